@@ -1,0 +1,7 @@
+"""Data of the course. Nothing downloads; every set names its source and licence."""
+
+from mtl_utils.datasets.base import MultiTaskData
+from mtl_utils.datasets.digits import overlapping_digits
+from mtl_utils.datasets.toy import two_regressions
+
+__all__ = ["MultiTaskData", "overlapping_digits", "two_regressions"]

@@ -1,0 +1,169 @@
+"""One readable training loop; its history is a pandas frame, its checkpoint resumes exactly."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import torch
+from torch import Tensor, nn
+from torch.utils.data import (
+    BatchSampler,
+    DataLoader,
+    RandomSampler,
+    SequentialSampler,
+    TensorDataset,
+)
+from tqdm.auto import tqdm
+
+from mtl_utils.weighting import Weighting
+
+Losses = Callable[..., Tensor | tuple[Tensor, Sequence[Tensor]]]
+
+
+def batches(
+    tensors: Sequence[Tensor],
+    batch_size: int,
+    generator: torch.Generator | None = None,
+    drop_last: bool = False,
+) -> DataLoader:
+    """A loader that slices whole batches out of tensors in memory.
+
+    Args:
+        tensors: inputs and targets, each [N, ...].
+        batch_size: at most this many rows a batch.
+        generator: shuffles the rows anew each epoch; None keeps their order.
+        drop_last: leave out the last batch where it is smaller.
+    """
+    dataset = TensorDataset(*tensors)
+    if generator is None:
+        rows: Any = SequentialSampler(dataset)
+    else:
+        rows = RandomSampler(dataset, generator=generator)
+    sampler = BatchSampler(rows, batch_size, drop_last)
+    return DataLoader(dataset, sampler=sampler, batch_size=None, generator=generator)
+
+
+def train(
+    model: nn.Module,
+    losses: Losses,
+    loader: DataLoader,
+    weighting: Weighting,
+    optimizer: torch.optim.Optimizer,
+    epochs: int,
+    *,
+    tasks: Sequence[str] | None = None,
+    shared: Sequence[Tensor] | None = None,
+    evaluate: Callable[[nn.Module], dict[str, Sequence[float]]] | None = None,
+    scheduler: Any = None,
+    checkpoint: str | Path | None = None,
+    progress: bool = True,
+) -> pd.DataFrame:
+    """Train a multi-task model.
+
+    Args:
+        model: the network, left in training mode.
+        losses: function of (model, *batch) that returns the K task losses, [K], or these and the
+            forked features.
+        loader: yields batches; see `batches`.
+        weighting: a rule from `make_weighting`.
+        optimizer: holds the parameters of the model and of the weighting.
+        epochs: number of passes over the data, counted from the first, also when resuming.
+        tasks: names of the tasks for the history; default "task 0", "task 1", ...
+        shared: shared parameters; default `model.trunk.parameters()` where there is a trunk.
+        evaluate: called after each epoch, in evaluation mode without gradients; returns for each
+            metric K values, which become columns of the history.
+        scheduler: its `step()` is called after each epoch.
+        checkpoint: file that is written after each epoch; if it exists, training goes on from
+            there, bit for bit as if it had never stopped.
+        progress: show a progress bar.
+
+    Returns:
+        A row for each epoch and task: epoch (from 1), task, loss (mean over the epoch's rows),
+        weight (mean over its steps), and a column for each metric.
+    """
+    names = list(tasks) if tasks is not None else [f"task {k}" for k in range(weighting.n_tasks)]
+    if len(names) != weighting.n_tasks:
+        raise ValueError(f"tasks: expected {weighting.n_tasks} names, got {len(names)}")
+    if shared is None and hasattr(model, "trunk"):
+        shared = list(model.trunk.parameters())
+    parts = {"model": model, "weighting": weighting, "optimizer": optimizer}
+    if scheduler is not None:
+        parts["scheduler"] = scheduler
+    rows: list[dict[str, Any]] = []
+    done = 0
+    if checkpoint is not None and Path(checkpoint).exists():
+        done, rows = _load(Path(checkpoint), parts, loader, names)
+
+    for epoch in tqdm(range(done + 1, epochs + 1), disable=not progress, leave=False):
+        model.train()
+        total, seen = torch.zeros(()), 0
+        weights, steps = torch.zeros(()), 0
+        for batch in loader:
+            found = losses(model, *batch)
+            task_losses, features = found if isinstance(found, tuple) else (found, None)
+            optimizer.zero_grad()
+            step_weights = weighting.backward(task_losses, shared=shared, features=features)
+            optimizer.step()
+            total = total + task_losses.detach() * len(batch[0])
+            weights = weights + step_weights
+            seen, steps = seen + len(batch[0]), steps + 1
+        mean_losses = total / seen
+        weighting.observe(train_losses=mean_losses)
+        if scheduler is not None:
+            scheduler.step()
+        metrics: dict[str, Sequence[float]] = {}
+        if evaluate is not None:
+            model.eval()
+            with torch.no_grad():
+                metrics = evaluate(model)
+        for k, name in enumerate(names):
+            row = {"epoch": epoch, "task": name}
+            row |= {"loss": mean_losses[k].item(), "weight": (weights / steps)[k].item()}
+            row |= {metric: float(values[k]) for metric, values in metrics.items()}
+            rows.append(row)
+        if checkpoint is not None:
+            _save(Path(checkpoint), parts, loader, names, epoch, rows)
+    model.train()
+    return pd.DataFrame(rows)
+
+
+def _save(path, parts, loader, tasks, epoch, rows) -> None:
+    """Write the whole state to a file, in one piece or not at all."""
+    state = {name: part.state_dict() for name, part in parts.items()}
+    state |= {"tasks": tasks, "epoch": epoch, "rows": rows, "torch_rng": torch.get_rng_state()}
+    if loader.generator is not None:
+        state["loader_rng"] = loader.generator.get_state()
+    if torch.cuda.is_available():
+        state["cuda_rng"] = torch.cuda.get_rng_state_all()
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(path.name + ".part")
+    torch.save(state, temporary)
+    os.replace(temporary, path)
+
+
+def _load(path, parts, loader, tasks) -> tuple[int, list[dict[str, Any]]]:
+    """Restore the whole state; ValueError if the checkpoint is of another training."""
+    state = torch.load(path, weights_only=True)
+    if state["tasks"] != tasks:
+        raise ValueError(f"checkpoint: {path} is of the tasks {state['tasks']}, not {tasks}")
+    if set(parts) - set(state):
+        raise ValueError(f"checkpoint: {path} holds no {', '.join(set(parts) - set(state))}")
+    if (loader.generator is None) == ("loader_rng" in state):
+        raise ValueError(f"checkpoint: {path} and this loader differ in shuffling")
+    for name, part in parts.items():
+        part.load_state_dict(state[name])
+    if loader.generator is not None:
+        loader.generator.set_state(state["loader_rng"])
+    torch.set_rng_state(state["torch_rng"])
+    if "cuda_rng" in state and torch.cuda.is_available():
+        torch.cuda.set_rng_state_all(state["cuda_rng"])
+    return state["epoch"], state["rows"]
+
+
+def accuracy(logits: Tensor, classes: Tensor) -> float:
+    """Fraction of rows whose largest logit is at the right class."""
+    return (logits.argmax(-1) == classes).double().mean().item()
