@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.metadata
 import math
 import os
 from collections.abc import Iterable, Iterator
@@ -9,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from packaging.requirements import Requirement
 from tqdm.auto import tqdm
 
 from mtl_utils import plots
@@ -34,6 +36,35 @@ def setup(seed: int = 0, dtype: torch.dtype = torch.float64) -> torch.Generator:
     torch.manual_seed(seed)
     plots.set_style()
     return torch.Generator().manual_seed(seed)
+
+
+def check_environment(extra: str = "notebooks") -> None:
+    """Compare the installed packages with the ranges that the project supports.
+
+    Args:
+        extra: the set of packages in the project's `pyproject.toml` to look at, besides the core.
+
+    Prints one line if all is well, else a line for each package that is missing or out of range.
+    """
+    try:
+        lines = importlib.metadata.requires("mtl-loss-weighting") or []
+    except importlib.metadata.PackageNotFoundError:
+        print("✗ mtl_utils is not installed here: in the project's folder, pip install -e .")
+        return
+    problems, found = [], 0
+    for requirement in map(Requirement, lines):
+        if requirement.marker is not None and not requirement.marker.evaluate({"extra": extra}):
+            continue
+        try:
+            version = importlib.metadata.version(requirement.name)
+        except importlib.metadata.PackageNotFoundError:
+            problems.append(f'✗ {requirement.name} is missing: pip install "{requirement}"')
+            continue
+        if requirement.specifier.contains(version, prereleases=True):
+            found += 1
+        else:
+            problems.append(f"✗ {requirement.name} {version} is installed, needed: {requirement}")
+    print("\n".join(problems) if problems else f"✓ environment: all {found} packages are there")
 
 
 def device() -> torch.device:

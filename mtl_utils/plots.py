@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Sequence
 
 import matplotlib.pyplot as plt
@@ -106,3 +107,47 @@ def plot_trade_off(
                 f"{row[annotate]:g}", (row[x], row[y]), xytext=(5, 5), textcoords="offset points"
             )
     ax.set(xlabel=x, ylabel=y)
+
+
+def plot_method_map(
+    methods: pd.DataFrame, reads: dict[str, str], available: Sequence[str]
+) -> tuple[plt.Figure, Axes]:
+    """The methods of the course as boxes, in a column for what they read.
+
+    Args:
+        methods: what `mtl_utils.catalogue.methods_table` returns.
+        reads: the columns and what each means, `mtl_utils.catalogue.READS`.
+        available: names of the methods drawn filled.
+
+    Returns:
+        figure, axes.
+    """
+    fig, ax = plt.subplots(figsize=(9.6, 5.8))
+    for column, (key, meaning) in enumerate(reads.items()):
+        color = PALETTE[column]
+        ax.text(column, 0.55, key, ha="center", weight="bold", color=color, fontsize=12)
+        ax.text(column, 0.15, textwrap.fill(meaning, 20), ha="center", va="top", fontsize=8.5)
+        rows = methods[methods["reads"] == key].sort_values("year", kind="stable")
+        for row, method in enumerate(rows.itertuples()):
+            filled = method.name in available
+            ax.text(
+                column,
+                -1.5 - 0.78 * row,
+                f"{method.title.split(' (')[0]} · {method.notebook}",
+                ha="center",
+                va="center",
+                fontsize=8.5,
+                color="white" if filled else "black",
+                bbox={
+                    "boxstyle": "round,pad=0.35",
+                    "edgecolor": color,
+                    "facecolor": color if filled else "white",
+                },
+            )
+    ax.annotate("", xy=(4.5, 1.15), xytext=(-0.5, 1.15), arrowprops={"arrowstyle": "->"})
+    ax.text(2, 1.3, "reads more, costs more", ha="center", fontsize=9)
+    longest = methods["reads"].value_counts().max()
+    ax.set(xlim=(-0.6, len(reads) - 0.4), ylim=(-1.6 - 0.78 * longest, 1.8))
+    ax.set_title("What a weighting method reads decides what it costs")
+    ax.axis("off")
+    return fig, ax

@@ -6,7 +6,6 @@ A module holds `EXERCISES: dict[str, Exercise]`.
 from __future__ import annotations
 
 import importlib
-
 from dataclasses import dataclass, field
 from typing import Any
 

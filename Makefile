@@ -1,0 +1,53 @@
+# Everything runs in .venv, which is made from the pinned requirements.txt and made anew when that
+# file changes. No environment has to be active.
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/.ready
+
+# Two kernels at a time, one thread each: spinning threads would only get in each other's way.
+export OMP_NUM_THREADS ?= 1
+
+.DEFAULT_GOAL := help
+.PHONY: help run test lab refresh student lint lock readme clean
+
+help:  ## this list
+	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 10
+
+run: $(READY)  ## execute every notebook, with a table of seconds and checks at the end
+	@$(BIN)/python -m tools.notebooks run $(NB)
+
+test: $(READY)  ## unit tests, and all outputs of every notebook
+	@$(BIN)/python -m pytest
+
+lab: $(READY)  ## open JupyterLab on the first notebook
+	@$(BIN)/jupyter lab notebooks/00_start_here.ipynb
+
+refresh: $(READY)  ## record the outputs of notebooks anew: make refresh NB=04_two_regressions
+	@$(BIN)/python -m tools.notebooks refresh $(NB)
+
+student: $(READY)  ## copies without the solutions, in notebooks/student
+	@$(BIN)/python -m tools.notebooks student
+
+lint: $(READY)  ## ruff and mypy
+	@$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy
+
+readme: $(READY)  ## the table of notebooks and the picture in README.md
+	@$(BIN)/python -m tools.readme
+
+lock: $(READY)  ## resolve requirements.txt anew from pyproject.toml
+	@$(BIN)/python -m tools.lock
+
+clean:  ## remove everything that is generated
+	rm -rf $(VENV) build notebooks/student .mypy_cache .ruff_cache .hypothesis
+
+# The stamp is written last, so that an interrupted set-up is not taken for a finished one. A stale
+# environment is removed first, so that packages that left requirements.txt leave it too.
+$(READY): requirements.txt
+	@$(PYTHON) -c 'import sys; sys.version_info >= (3, 11) or sys.exit("Python 3.11 or newer is needed, this is " + sys.version.split()[0] + "; try: make PYTHON=python3.11 ...")'
+	@rm -rf $(VENV)
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements.txt
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps -e .
+	@touch $@

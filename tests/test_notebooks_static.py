@@ -1,0 +1,107 @@
+"""What every stored notebook has to be like, without running it."""
+
+import re
+from pathlib import Path
+
+import nbformat
+import pytest
+
+from tests.gate.plugin import EXEMPT_TAGS, cell_faults
+from tools import execute
+from tools.notebooks import CHECK_MARK, printed_lines
+
+ROOT = Path(__file__).resolve().parents[1]
+NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
+WIDE_RTOL = 1e-2
+WIDE_FIGURE_TOL = 40
+each_notebook = pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+
+
+def read(path):
+    return nbformat.read(path, as_version=4)
+
+
+def exemptions(path) -> set[str]:
+    """Lines of exemptions.txt that a notebook calls for."""
+    found = set()
+    for cell in execute.code_cells(read(path)):
+        settings = cell.metadata.get("mtl", {})
+        what = sorted(EXEMPT_TAGS & set(execute.tags(cell)))
+        if settings.get("rtol", 0) > WIDE_RTOL:
+            what.append(f"rtol {settings['rtol']:g}")
+        if settings.get("figure_tol", 0) > WIDE_FIGURE_TOL:
+            what.append(f"figure_tol {settings['figure_tol']:g}")
+        reason = settings.get("reason", "no reason given")
+        found |= {f"{path.stem} | {cell.id} | {item} | {reason}" for item in what}
+    return found
+
+
+def test_there_are_notebooks():
+    assert len(NOTEBOOKS) >= 1
+
+
+def test_exemptions_are_the_listed_ones():
+    lines = (ROOT / "tests" / "exemptions.txt").read_text(encoding="utf-8").splitlines()
+    listed = {line for line in lines if line and not line.startswith("#")}
+    found = set().union(*map(exemptions, NOTEBOOKS))
+    assert found == listed
+    assert not any("no reason given" in line for line in listed)
+
+
+@each_notebook
+def test_form(path):
+    notebook = read(path)
+    nbformat.validate(notebook)
+    assert (notebook.nbformat, notebook.nbformat_minor) == (4, 5)
+    assert notebook.metadata.kernelspec.name == "python3"
+    assert "widgets" not in notebook.metadata
+    ids = [cell.id for cell in notebook.cells]
+    assert len(set(ids)) == len(ids)
+    assert not any("execution" in cell.metadata for cell in notebook.cells)
+    assert path.stat().st_size < 300_000
+
+
+@each_notebook
+def test_cells_were_run_from_top_to_bottom_without_complaint(path):
+    for number, cell in enumerate(execute.code_cells(read(path)), start=1):
+        assert cell_faults(cell, number) == [], cell.source
+        assert not cell.source.rstrip().endswith(";"), cell.source
+
+
+@each_notebook
+def test_outputs_hold_nothing_of_a_machine_or_a_moment(path):
+    for cell in execute.code_cells(read(path)):
+        for output in cell.outputs:
+            assert execute.WIDGET_VIEW not in output.get("data", {}), cell.source
+            data = output.get("data", {"text": output.get("text", "")})
+            text = "\n".join(str(v) for k, v in data.items() if not k.startswith("image/"))
+            for pattern in (r"/(?:root|home|tmp|Users|work)/", r"0x[0-9a-f]{6,}", r"\dit/s"):
+                assert not re.search(pattern, text), (cell.source, text)
+            assert not re.search(r"^✗", text, re.MULTILINE), (cell.source, text)
+
+
+@each_notebook
+def test_it_is_written_as_the_course_is(path):
+    notebook = read(path)
+    assert 20 <= len(notebook.cells) <= 60
+    words = sum(len(c.source.split()) for c in notebook.cells if c.cell_type == "markdown")
+    assert words < 4000
+    text = "\n".join(c.source for c in notebook.cells if c.cell_type == "markdown")
+    for heading in ("Summary", "Common mistakes", "Exercises", "Next"):
+        assert re.search(rf"^## .*{heading}", text, re.MULTILINE), f"no heading {heading}"
+    assert not re.search(r"\b(?:obviously|simply)\b", text, re.IGNORECASE)
+    passed = [line for line in printed_lines(notebook) if line.startswith(CHECK_MARK)]
+    assert len(passed) >= 10, "a notebook asserts what it says"
+
+
+@each_notebook
+def test_each_exercise_has_a_solution_that_is_right(path):
+    from mtl_utils.exercises import exercise_ids
+
+    solutions = [c for c in execute.code_cells(read(path)) if "solution" in execute.tags(c)]
+    checked = [re.findall(r'^check\("([\d.]+)", answer\)$', c.source, re.M) for c in solutions]
+    assert [ids[0] for ids in checked] == exercise_ids(path.name[:2])
+    assert len(solutions) >= 3
+    for cell, (exercise,) in zip(solutions, checked, strict=True):
+        assert cell.metadata.get("jupyter", {}).get("source_hidden"), exercise
+        assert any(o.get("text", "").startswith(f"✓ {exercise}") for o in cell.outputs), exercise
