@@ -1,0 +1,101 @@
+"""Many trainings at once are what they would be one by one."""
+
+import pytest
+import torch
+from torch import nn
+
+from mtl_utils import make_weighting
+from mtl_utils.datasets import two_regressions
+from mtl_utils.ensemble import train_many
+from mtl_utils.models import HardSharing, flat_parameters, mlp
+from mtl_utils.training import batches, train
+
+
+@pytest.fixture(autouse=True)
+def float64():
+    before = torch.get_default_dtype()
+    torch.set_default_dtype(torch.float64)
+    yield
+    torch.set_default_dtype(before)
+
+
+def losses(model, x, *targets):
+    return torch.stack([((o - y) ** 2).mean() for o, y in zip(model(x), targets, strict=True)])
+
+
+def make(name="uncertainty"):
+    heads = [nn.Linear(8, 1) for _ in range(2)]
+    return HardSharing(mlp(1, 8, last=True), heads), make_weighting(name, n_tasks=2)
+
+
+def adam(parameters):
+    return torch.optim.Adam(parameters.values(), lr=1e-2)
+
+
+def sgd(parameters):
+    return torch.optim.SGD(parameters.values(), lr=1e-3, momentum=0.9)
+
+
+def alone(data, seed, optimizer, epochs, batch_size, name):
+    torch.manual_seed(seed)
+    model, weighting = make(name)
+    named = dict(model.named_parameters()) | {"w" + n: p for n, p in weighting.named_parameters()}
+    loader = batches(data, batch_size)
+    history = train(model, losses, loader, weighting, optimizer(named), epochs, progress=False)
+    return model, weighting, history
+
+
+@pytest.mark.parametrize("optimizer", [adam, sgd])
+@pytest.mark.parametrize("name", ["uncertainty", "equal", "liebel"])
+def test_members_equal_single_runs(optimizer, name):
+    data = two_regressions(n=50).train
+    together = train_many(
+        lambda: make(name), losses, data, [3, 4, 5], 4, 20, optimizer, progress=False
+    )
+    for member, seed in enumerate([3, 4, 5]):
+        model, weighting, history = alone(data, seed, optimizer, 4, 20, name)
+        found = [v[member].flatten() for n, v in together.parameters.items() if "model." in n]
+        torch.testing.assert_close(torch.cat(found), flat_parameters(model))
+        for parameter_name, value in weighting.named_parameters():
+            stacked = together.parameters["weighting." + parameter_name][member]
+            torch.testing.assert_close(stacked, value.detach())
+        last = history[history["epoch"] == 4]["loss"].to_numpy()
+        torch.testing.assert_close(together.losses[-1, member], torch.tensor(last.copy()))
+        outputs = together.predict(data[0])
+        for out, wanted in zip(outputs, model(data[0]), strict=True):
+            torch.testing.assert_close(out[member], wanted.detach())
+
+
+def test_own_data():
+    sets = [two_regressions(n=30, seed=seed).train for seed in (0, 1)]
+    rows = [torch.stack(tensors) for tensors in zip(*sets, strict=True)]
+    together = train_many(
+        make, losses, rows, [7, 8], 3, 10, adam, own_data=True, record=["weighting.log_vars"]
+    )
+    for member, seed in enumerate([7, 8]):
+        _, weighting, _ = alone(sets[member], seed, adam, 3, 10, "uncertainty")
+        torch.testing.assert_close(
+            together.history["weighting.log_vars"][-1, member], weighting.log_vars.detach()
+        )
+
+
+def test_each_member_has_an_order_of_its_own_and_the_generator_fixes_it():
+    data = two_regressions(n=30).train
+
+    def run():
+        generator = torch.Generator().manual_seed(0)
+        return train_many(make, losses, data, [1, 1], 2, 10, sgd, generator=generator).losses
+
+    first, second = run(), run()
+    assert torch.equal(first, second)
+    assert not torch.equal(first[:, 0], first[:, 1])  # the same initial weights, another order
+
+
+def test_bad_input_is_refused():
+    data = two_regressions(n=30).train
+    with pytest.raises(ValueError, match="seeds: expected at least one"):
+        train_many(make, losses, data, [], 1, 10, sgd)
+    with pytest.raises(ValueError, match=r"tensors: with own_data expected \[2, N"):
+        train_many(make, losses, data, [0, 1], 1, 10, sgd, own_data=True)
+    with pytest.raises(ValueError, match="record: no parameter 'sigma'"):
+        train_many(make, losses, data, [0], 1, 10, sgd, record=["sigma"])
