@@ -113,7 +113,8 @@ def train_many(
     run = vmap(lambda p, b, *batch: functional_call(template, (p, b), batch))
     optim = optimizer(parameters)
 
-    epoch_losses, history = [], {name: [] for name in record}
+    epoch_losses: list[Tensor] = []
+    history: dict[str, list[Tensor]] = {name: [] for name in record}
     epoch_range = range(epochs)
     for _ in progress_bar(epoch_range) if progress else epoch_range:
         order = torch.arange(n_rows).expand(n_members, n_rows)

@@ -197,7 +197,7 @@ def gramian(
     return task_gradients(losses, shared, features, method, retain_graph=True).gramian()
 
 
-# ---- the three ways: gradients [K, *shape] for each shared parameter, then those of the others ----
+# ---- the three ways: blocks [K, *shape] of the shared parameters, then the others' gradients ----
 
 
 def _loop(losses, shared, others, features, retain_graph):
@@ -212,7 +212,8 @@ def _loop(losses, shared, others, features, retain_graph):
                 block[k] = gradient
         for i, gradient in enumerate(found[len(shared) :]):
             if gradient is not None:
-                totals[i] = gradient if totals[i] is None else totals[i] + gradient
+                total = totals[i]
+                totals[i] = gradient if total is None else total + gradient
     return blocks, totals
 
 
@@ -260,7 +261,7 @@ def _check_features(losses: Tensor, features: Sequence[Tensor] | None, shared_id
             f"features: expected {len(losses)} tensors, fork(z, n_tasks={len(losses)}), got {given}"
         )
     stacked = losses.grad_fn
-    if type(stacked).__name__ != "StackBackward0":
+    if stacked is None or type(stacked).__name__ != "StackBackward0":
         raise ValueError(
             "losses: with features they have to come from torch.stack([loss_1, ...]), "
             f"got the result of {type(stacked).__name__}"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from itertools import pairwise
 
 import torch
 from torch import Tensor, nn
@@ -72,7 +73,7 @@ def mlp(*sizes: int, activation: type[nn.Module] = nn.ReLU, last: bool = False) 
     if len(sizes) < 2:
         raise ValueError(f"sizes: expected at least input and output width, got {sizes}")
     layers: list[nn.Module] = []
-    for fan_in, fan_out in zip(sizes[:-1], sizes[1:], strict=True):
+    for fan_in, fan_out in pairwise(sizes):
         layers += [nn.Linear(fan_in, fan_out), activation()]
     return nn.Sequential(*layers if last else layers[:-1])
 

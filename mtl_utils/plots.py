@@ -1,4 +1,4 @@
-"""The course's figures: one style, colour-blind safe, the same colour for the same task everywhere."""
+"""The course's figures: one style, colour-blind safe, one colour for one task everywhere."""
 
 from __future__ import annotations
 

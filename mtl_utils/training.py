@@ -88,8 +88,9 @@ def train(
     names = list(tasks) if tasks is not None else [f"task {k}" for k in range(weighting.n_tasks)]
     if len(names) != weighting.n_tasks:
         raise ValueError(f"tasks: expected {weighting.n_tasks} names, got {len(names)}")
-    if shared is None and hasattr(model, "trunk"):
-        shared = list(model.trunk.parameters())
+    trunk = getattr(model, "trunk", None)
+    if shared is None and isinstance(trunk, nn.Module):
+        shared = list(trunk.parameters())
     parts = {"model": model, "weighting": weighting, "optimizer": optimizer}
     if scheduler is not None:
         parts["scheduler"] = scheduler

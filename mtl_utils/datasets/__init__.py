@@ -2,7 +2,17 @@
 
 from mtl_utils.datasets.base import MultiTaskData
 from mtl_utils.datasets.digits import overlapping_digits
+from mtl_utils.datasets.glyphs import glyph_attributes
+from mtl_utils.datasets.synthetic import RelatedTasks, related_regressions
 from mtl_utils.datasets.tabular import diamonds
 from mtl_utils.datasets.toy import two_regressions
 
-__all__ = ["MultiTaskData", "diamonds", "overlapping_digits", "two_regressions"]
+__all__ = [
+    "MultiTaskData",
+    "RelatedTasks",
+    "diamonds",
+    "glyph_attributes",
+    "overlapping_digits",
+    "related_regressions",
+    "two_regressions",
+]

@@ -1,4 +1,4 @@
-"""What every data set of the course looks like. Nothing downloads: the data install with packages."""
+"""What every data set of the course looks like. Nothing downloads: data come with packages."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ class MultiTaskData:
             tensors = getattr(self, split)
             if tensors and len(tensors) != len(self.tasks) + 1:
                 raise ValueError(
-                    f"{split}: expected inputs and {len(self.tasks)} targets, got {len(tensors)} tensors"
+                    f"{split}: expected {self.n_tasks + 1} tensors (inputs, targets), got {len(tensors)}"
                 )
             if len({len(t) for t in tensors}) > 1:
                 raise ValueError(f"{split}: lengths differ: {[len(t) for t in tensors]}")

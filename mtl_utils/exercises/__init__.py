@@ -1,4 +1,4 @@
-"""Answers and hints of the exercises, one module for each notebook (`nb04.py` holds 04.1, 04.2, ...).
+"""Answers and hints of the exercises, one module for each notebook: `nb04.py` holds 04.1 on.
 
 A module holds `EXERCISES: dict[str, Exercise]`.
 """

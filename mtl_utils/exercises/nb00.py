@@ -28,7 +28,7 @@ EXERCISES = {
             ([1.5, 2.25], "That is the optimum for equal weights."),
             (
                 [2.0, 1.0],
-                "theta is right. The losses are theta^2 and (theta - 3)^2: give the first one.",
+                "theta is right. Give the first loss, theta^2.",
             ),
         ),
     ),

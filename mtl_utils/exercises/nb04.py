@@ -9,7 +9,9 @@ EXERCISES = {
         answer=10**2 / (2 * 0.1**2),
         hint="Solve sigma / sqrt(2 N) = 0.1 for N, with sigma = 10.",
         praise="5000: fifty times as many as the published toy has",
-        mistakes=((10**2 / 0.1**2, "That is N for the standard error sigma / sqrt(N), of a mean."),),
+        mistakes=(
+            (10**2 / 0.1**2, "That is N for sigma / sqrt(N), the standard error of a mean."),
+        ),
     ),
     "04.2": Exercise(
         answer=math.log(10**2) / 0.001 / 5,
@@ -25,7 +27,7 @@ EXERCISES = {
         answer=1 / (2 * 6**2),
         hint="At the optimum sigma squared is the loss, here the squared RMSE; the weight is "
         "1 / (2 sigma^2).",
-        praise="three times the weight that the true noise of 10 would give: over-fitting feeds itself",
+        praise="nearly three times the weight that noise of 10 gives: over-fitting feeds itself",
         mistakes=(
             (1 / 6**2, "Regression has a factor 1/2: the weight is 1 / (2 sigma^2)."),
             (1 / (2 * 10**2), "The weighting knows the training error only, not the true noise."),

@@ -31,6 +31,7 @@ class Fixed(LossWeighting):
 
     def __init__(self, n_tasks: int, weights: Sequence[float] | Tensor) -> None:
         super().__init__(n_tasks)
+        self.constant: Tensor
         constant = self._check_vector("weights", weights)
         if bool((constant < 0).any()) or not bool((constant > 0).any()):
             raise ValueError(
@@ -116,6 +117,8 @@ class Uncertainty(LossWeighting):
                 )
         self.forms = forms
         self.log_vars = nn.Parameter(torch.zeros(n_tasks))
+        self.factor: Tensor
+        self.rate: Tensor
         # weight = factor * exp(-rate * s)
         factor = [0.5 if form == "regression" else 1.0 for form in forms]
         rate = [0.5 if form == "laplace" else 1.0 for form in forms]
