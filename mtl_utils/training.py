@@ -57,6 +57,7 @@ def train(
     *,
     tasks: Sequence[str] | None = None,
     shared: Sequence[Tensor] | None = None,
+    observe: Callable[..., dict[str, Tensor | Sequence[float]]] | None = None,
     evaluate: Callable[[nn.Module], dict[str, Sequence[float]]] | None = None,
     scheduler: Any = None,
     checkpoint: str | Path | None = None,
@@ -74,6 +75,10 @@ def train(
         epochs: number of passes over the data, counted from the first, also when resuming.
         tasks: names of the tasks for the history; default "task 0", "task 1", ...
         shared: shared parameters; default `model.trunk.parameters()` where there is a trunk.
+        observe: function of (model, *batch), called before each step without gradients; what it
+            returns is handed to `weighting.observe`, such as {"kpis": ...} or {"val_losses": ...}.
+            The epoch's `train_losses`, and `losses_after_step` for rules that ask for them, are
+            handed over by the loop itself.
         evaluate: called after each epoch, in evaluation mode without gradients; returns for each
             metric K values, which become columns of the history.
         scheduler: its `step()` is called after each epoch.
@@ -104,11 +109,17 @@ def train(
         total, seen = torch.zeros(()), 0
         weights, steps = torch.zeros(()), 0
         for batch in loader:
-            found = losses(model, *batch)
-            task_losses, features = found if isinstance(found, tuple) else (found, None)
+            if observe is not None:
+                with torch.no_grad():
+                    weighting.observe(**observe(model, *batch))
+            task_losses, features = _losses_and_features(losses, model, batch)
             optimizer.zero_grad()
             step_weights = weighting.backward(task_losses, shared=shared, features=features)
             optimizer.step()
+            if "losses_after_step" in weighting.observes:
+                with torch.no_grad():
+                    after = _losses_and_features(losses, model, batch)[0]
+                weighting.observe(losses_after_step=after)
             total = total + task_losses.detach() * len(batch[0])
             weights = weights + step_weights
             seen, steps = seen + len(batch[0]), steps + 1
@@ -130,6 +141,12 @@ def train(
             _save(Path(checkpoint), parts, loader, names, epoch, rows)
     model.train()
     return pd.DataFrame(rows)
+
+
+def _losses_and_features(losses, model, batch):
+    """Task losses of a batch, and the forked features where the function returns them."""
+    found = losses(model, *batch)
+    return found if isinstance(found, tuple) else (found, None)
 
 
 def _save(path, parts, loader, tasks, epoch, rows) -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Iterable, Sequence
+from numbers import Real
 from typing import Any
 
 import torch
@@ -139,13 +140,15 @@ class Weighting(nn.Module):
         Args:
             quantities: any of `OBSERVABLE`, each [K] and finite.
         """
+        checked = {}
         for key, values in quantities.items():
             if key not in OBSERVABLE:
                 known = ", ".join(OBSERVABLE)
                 raise TypeError(f"{key}: nothing to observe under this name; known: {known}")
-            values = self._check_vector(key, values)
+            checked[key] = self._check_vector(key, values)
+        for key, vector in checked.items():
             if key in self.observes:
-                self._observe(key, values)
+                self._observe(key, vector)
 
     @property
     def weights(self) -> Tensor:
@@ -234,6 +237,18 @@ def _refuse_tasks(key: str, values: Tensor, bad: Tensor, reason: str) -> None:
         tasks = bad.nonzero().flatten().tolist()
         listed = ", ".join(f"task {k} is {values[k].item():.6g}" for k in tasks)
         raise ValueError(f"{key}: {reason}, got: {listed}")
+
+
+def check_number(name: str, value: float, interval: str) -> float:
+    """The option `value` as a float; ValueError if it lies outside an interval such as "[0, 1)"."""
+    low, high = (float(end) for end in interval[1:-1].split(","))
+    is_number = isinstance(value, Real) and not isinstance(value, bool)
+    if is_number:
+        above = value >= low if interval[0] == "[" else value > low
+        below = value <= high if interval[-1] == "]" else value < high
+        if above and below:
+            return float(value)
+    raise ValueError(f"{name}: expected a number in {interval}, got {value!r}")
 
 
 class LossWeighting(Weighting):
