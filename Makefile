@@ -13,7 +13,7 @@ export OMP_NUM_THREADS ?= 1
 .PHONY: help run test lab refresh student lint lock readme clean
 
 help:  ## this list
-	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 10
+	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "%-10s%s\n", $$1, $$2}' Makefile
 
 run: $(READY)  ## execute every notebook, with a table of seconds and checks at the end
 	@$(BIN)/python -m tools.notebooks run $(NB)
@@ -43,11 +43,15 @@ clean:  ## remove everything that is generated
 	rm -rf $(VENV) build notebooks/student .mypy_cache .ruff_cache .hypothesis
 
 # The stamp is written last, so that an interrupted set-up is not taken for a finished one. A stale
-# environment is removed first, so that packages that left requirements.txt leave it too.
+# environment is removed first, so that packages that left requirements.txt leave it too. The stamp
+# holds this folder's path: an environment does not survive being moved or copied.
+ifneq ($(shell cat $(READY) 2>/dev/null),$(CURDIR))
+.PHONY: $(READY)
+endif
 $(READY): requirements.txt
 	@$(PYTHON) -c 'import sys; sys.version_info >= (3, 11) or sys.exit("Python 3.11 or newer is needed, this is " + sys.version.split()[0] + "; try: make PYTHON=python3.11 ...")'
 	@rm -rf $(VENV)
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements.txt
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps -e .
-	@touch $@
+	@pwd -P > $@

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
+from torch.autograd.graph import GradientEdge
 
 METHODS = ("auto", "loop", "batched", "forked")
 
@@ -36,8 +37,11 @@ def accumulate(parameter: Tensor, gradient: Tensor | None) -> None:
     """Add a gradient to `parameter.grad`, as `Tensor.backward` does."""
     if gradient is None:
         return
-    gradient = gradient.detach()
-    parameter.grad = gradient.clone() if parameter.grad is None else parameter.grad + gradient
+    gradient = gradient.detach().to(parameter.dtype)
+    if parameter.grad is None:
+        parameter.grad = gradient.clone()
+    else:
+        parameter.grad.add_(gradient)
 
 
 def check_shared(shared: Iterable[Tensor]) -> list[Tensor]:
@@ -48,6 +52,11 @@ def check_shared(shared: Iterable[Tensor]) -> list[Tensor]:
     """
     if isinstance(shared, Tensor):
         shared = [shared]
+    if not isinstance(shared, Iterable):
+        raise ValueError(
+            "shared: expected parameters, e.g. model.trunk.parameters(), "
+            f"got {type(shared).__name__}"
+        )
     parameters = list(shared)
     if not parameters:
         raise ValueError(
@@ -90,7 +99,8 @@ class TaskGradients:
 
     Attributes:
         jacobian: [K, P], row k is the gradient of loss k in the shared parameters, flattened and
-            in the order of `shared`; zeros where a loss does not reach a parameter.
+            in the order of `shared`; zeros where a loss does not reach a parameter. At least
+            float32, as the inner products of half-precision numbers soon overflow.
         shared: the shared parameters.
         reached: whether any loss reaches each of them.
         task_only: every other leaf that the losses reach, with the gradient of the summed losses.
@@ -131,7 +141,8 @@ def task_gradients(
     """Gradients of K losses in the shared parameters and in all others.
 
     Args:
-        losses: [K], attached to the graph; for "forked" a `torch.stack` of K scalars.
+        losses: [K], attached to the graph; for "forked" a `torch.stack` of K scalars, which also
+            saves "loop" from passing through all K heads K times.
         shared: the shared parameters.
         features: `fork(z, K)`, where head k read features[k] and nothing else of the trunk.
         method: one of `METHODS`; "auto" takes "forked" where there are features, else "loop".
@@ -167,8 +178,11 @@ def task_gradients(
         if block is None:
             block = parameter.new_zeros(n_tasks, *parameter.shape)
         columns.append(block.detach().reshape(n_tasks, -1))
+    rows = torch.cat(columns, 1)
+    if rows.dtype in (torch.float16, torch.bfloat16):
+        rows = rows.float()
     task_only = list(zip(others, other_gradients, strict=True))
-    return TaskGradients(torch.cat(columns, 1), shared, reached, task_only, method)
+    return TaskGradients(rows, shared, reached, task_only, method)
 
 
 def jacobian(
@@ -204,17 +218,33 @@ def _loop(losses, shared, others, features, retain_graph):
     targets = [*shared, *others]
     blocks = [p.new_zeros(len(losses), *p.shape) for p in shared]
     totals: list[Tensor | None] = [None] * len(others)
-    for k, loss in enumerate(losses.unbind()):
+    one = torch.ones((), dtype=losses.dtype, device=losses.device)
+    for k, loss in enumerate(_single_losses(losses)):
+        if loss is None:
+            continue
         keep = retain_graph or k < len(losses) - 1
-        found = torch.autograd.grad(loss, targets, retain_graph=keep, allow_unused=True)
+        found = torch.autograd.grad(loss, targets, one, retain_graph=keep, allow_unused=True)
         for block, gradient in zip(blocks, found, strict=False):
             if gradient is not None:
-                block[k] = gradient
+                block[k] = gradient.to_dense() if gradient.is_sparse else gradient
         for i, gradient in enumerate(found[len(shared) :]):
             if gradient is not None:
                 total = totals[i]
                 totals[i] = gradient if total is None else total + gradient
     return blocks, totals
+
+
+def _single_losses(losses: Tensor) -> Sequence[Tensor | GradientEdge | None]:
+    """Where the backward pass of each loss begins; None for a loss that is a constant.
+
+    A loss taken out of the stack sends zeros back through all the others: K passes through K heads
+    each, and NaN where a zero meets an infinite derivative. So begin behind the stack.
+    """
+    stacked = losses.grad_fn
+    if stacked is None or type(stacked).__name__ != "StackBackward0":
+        return losses.unbind()
+    edges = stacked.next_functions
+    return [None if node is None else GradientEdge(node, output) for node, output in edges]
 
 
 def _vectorised(outputs, shared, cotangents, retain_graph):
@@ -253,6 +283,16 @@ def _sum_gradients(losses, targets, retain_graph):
     )
 
 
+def _are_fork(features: Sequence[Tensor]) -> bool:
+    """Whether these are different views of one tensor that differ in nothing but their node."""
+    nodes = [feature.grad_fn for feature in features]
+    if any(node is None or type(node).__name__ != "ViewBackward0" for node in nodes):
+        return False
+    parents = {node.next_functions for node in nodes if node is not None}
+    shapes = {feature.shape for feature in features}
+    return len(parents) == len(shapes) == 1 and len(set(nodes)) == len(nodes)
+
+
 def _check_features(losses: Tensor, features: Sequence[Tensor] | None, shared_ids: set) -> None:
     """Make sure that loss k reaches the shared parameters through features[k] alone."""
     if features is None or isinstance(features, Tensor) or len(features) != len(losses):
@@ -267,8 +307,11 @@ def _check_features(losses: Tensor, features: Sequence[Tensor] | None, shared_id
             f"got the result of {type(stacked).__name__}"
         )
     nodes = [feature.grad_fn for feature in features]
-    if None in nodes or len(set(nodes)) != len(nodes):
-        raise ValueError("features: expected K different aliases of one representation, see fork()")
+    if not _are_fork(features):
+        raise ValueError(
+            "features: expected K different aliases of one representation, as fork() makes them, "
+            "attached to the graph and not changed in place"
+        )
     for k, (loss_node, _) in enumerate(stacked.next_functions):
         leaves, met = _leaves(loss_node, set(nodes))
         foreign = [j for j in range(len(nodes)) if j != k and nodes[j] in met]

@@ -28,6 +28,7 @@ class HardSharing(nn.Module):
 
     @property
     def n_tasks(self) -> int:
+        """Number of tasks K."""
         return len(self.heads)
 
     def forward(self, x: Tensor) -> list[Tensor]:
@@ -55,6 +56,7 @@ class SeparateModels(nn.Module):
 
     @property
     def n_tasks(self) -> int:
+        """Number of tasks K."""
         return len(self.models)
 
     def forward(self, x: Tensor) -> list[Tensor]:
@@ -119,3 +121,36 @@ def count_parameters(module: nn.Module) -> int:
 def flat_parameters(module: nn.Module) -> Tensor:
     """All parameters in one vector, detached, for comparing two networks."""
     return torch.cat([p.detach().flatten() for p in module.parameters()])
+
+
+class TextRCNN(nn.Module):
+    """Small recurrent convolutional network for texts: word numbers [B, L] -> [B, width].
+
+    Each word is represented by its embedding between the states of a recurrent layer that read
+    what stands before and after it; a linear layer mixes the three, and the largest value over the
+    words is taken.
+
+    Args:
+        n_words: size of the vocabulary; word 0 is padding.
+        embedding: width of the word embeddings.
+        hidden: width of each direction of the recurrent layer.
+        width: of the representation.
+
+    Source: Lai, Xu, Liu, Zhao, AAAI 2015.
+    """
+
+    def __init__(
+        self, n_words: int, embedding: int = 32, hidden: int = 32, width: int = 64
+    ) -> None:
+        super().__init__()
+        self.embed = nn.Embedding(n_words, embedding, padding_idx=0)
+        self.context = nn.GRU(embedding, hidden, batch_first=True, bidirectional=True)
+        self.mix = nn.Linear(embedding + 2 * hidden, width)
+
+    def forward(self, numbers: Tensor) -> Tensor:
+        """Representation of texts, [B, width]."""
+        embedded = self.embed(numbers)
+        context, _ = self.context(embedded)
+        mixed = torch.tanh(self.mix(torch.cat([context, embedded], -1)))
+        mixed = mixed.masked_fill((numbers == 0)[..., None], -1.0)  # tanh is above -1
+        return mixed.amax(1)

@@ -115,6 +115,8 @@ def claim(text: str, got: Any, want: Any = True, rtol: float = 1e-9, atol: float
     left, right = as_array(got), as_array(want)
     if left.shape != right.shape and right.ndim > 0:
         raise AssertionError(f"{text}: shapes {left.shape} and {right.shape} differ")
+    if left.size == 0:
+        raise AssertionError(f"{text}: there is nothing to compare, shape {left.shape}")
     close = np.isclose(left, right, rtol=rtol, atol=atol)
     if not close.all():
         difference = np.max(np.abs(left - right))
@@ -166,6 +168,8 @@ def interval(values: Iterable[float], level: float = 0.95) -> tuple[float, float
     values = np.asarray(list(values), dtype=float)
     if values.ndim != 1 or len(values) < 2:
         raise ValueError(f"values: expected at least two numbers, got shape {values.shape}")
+    if not 0 < level < 1:
+        raise ValueError(f"level: expected a number in (0, 1), got {level!r}")
     half = stats.t.ppf(0.5 + level / 2, len(values) - 1) * values.std(ddof=1)
     half /= math.sqrt(len(values))
     return values.mean(), values.mean() - half, values.mean() + half

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import textwrap
 from collections.abc import Sequence
+from typing import Any
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -24,6 +25,7 @@ def set_style() -> None:
     plt.rcParams.update(
         {
             "axes.prop_cycle": cycler(color=PALETTE) + cycler(linestyle=STYLES),
+            "font.sans-serif": ["DejaVu Sans"],  # ships with matplotlib: the same on every system
             "axes.spines.top": False,
             "axes.spines.right": False,
             "axes.titlelocation": "left",
@@ -68,7 +70,8 @@ def plot_history(
     columns = [y] if isinstance(y, str) else list(y)
     missing = [c for c in (*columns, x, "task") if c not in history]
     if missing:
-        raise ValueError(f"y: the history has no column {missing[0]!r}; it has {list(history)}")
+        name = "x" if missing[0] == x else "history" if missing[0] == "task" else "y"
+        raise ValueError(f"{name}: there is no column {missing[0]!r}; there are {list(history)}")
     width = max(6.4, 4.4 * len(columns))
     fig, axes = plt.subplots(1, len(columns), figsize=(width, 3.4), squeeze=False)
     for ax, column in zip(axes[0], columns, strict=True):
@@ -88,7 +91,7 @@ def plot_trade_off(
     y: str,
     label: str | None = None,
     annotate: str | None = None,
-    **style,
+    **style: Any,
 ) -> None:
     """A trade-off curve: one point a setting, joined in the order of the rows.
 

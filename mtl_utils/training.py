@@ -74,7 +74,8 @@ def train(
         optimizer: holds the parameters of the model and of the weighting.
         epochs: number of passes over the data, counted from the first, also when resuming.
         tasks: names of the tasks for the history; default "task 0", "task 1", ...
-        shared: shared parameters; default `model.trunk.parameters()` where there is a trunk.
+        shared: shared parameters; default, for rules that need them, `model.trunk.parameters()`
+            where there is a trunk.
         observe: function of (model, *batch), called before each step without gradients; what it
             returns is handed to `weighting.observe`, such as {"kpis": ...} or {"val_losses": ...}.
             The epoch's `train_losses`, and `losses_after_step` for rules that ask for them, are
@@ -94,7 +95,7 @@ def train(
     if len(names) != weighting.n_tasks:
         raise ValueError(f"tasks: expected {weighting.n_tasks} names, got {len(names)}")
     trunk = getattr(model, "trunk", None)
-    if shared is None and isinstance(trunk, nn.Module):
+    if shared is None and weighting.needs_shared and isinstance(trunk, nn.Module):
         shared = list(trunk.parameters())
     parts = {"model": model, "weighting": weighting, "optimizer": optimizer}
     if scheduler is not None:
@@ -123,6 +124,8 @@ def train(
             total = total + task_losses.detach() * len(batch[0])
             weights = weights + step_weights
             seen, steps = seen + len(batch[0]), steps + 1
+        if seen == 0:
+            raise ValueError("loader: expected at least one batch an epoch, got none")
         mean_losses = total / seen
         weighting.observe(train_losses=mean_losses)
         if scheduler is not None:
@@ -165,11 +168,13 @@ def _save(path, parts, loader, tasks, epoch, rows) -> None:
 
 def _load(path, parts, loader, tasks) -> tuple[int, list[dict[str, Any]]]:
     """Restore the whole state; ValueError if the checkpoint is of another training."""
-    state = torch.load(path, weights_only=True)
+    state = torch.load(path, weights_only=True, map_location="cpu")
     if state["tasks"] != tasks:
         raise ValueError(f"checkpoint: {path} is of the tasks {state['tasks']}, not {tasks}")
     if set(parts) - set(state):
         raise ValueError(f"checkpoint: {path} holds no {', '.join(set(parts) - set(state))}")
+    if "scheduler" in state and "scheduler" not in parts:
+        raise ValueError(f"checkpoint: {path} is of a training with a scheduler, this has none")
     if (loader.generator is None) == ("loader_rng" in state):
         raise ValueError(f"checkpoint: {path} and this loader differ in shuffling")
     for name, part in parts.items():

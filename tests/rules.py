@@ -10,7 +10,22 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from torch import Tensor
 
+from mtl_utils.weighting import (
+    GradientWeighting,
+    history,  # noqa: F401  (registers its rules)
+    scalarisation,  # noqa: F401
+)
+
 few = settings(max_examples=50, deadline=None)
+
+
+class HalfSum(GradientWeighting):
+    """The simplest rule on gradients: half of each."""
+
+    name = "half_sum"
+
+    def coefficients(self, gramian: Tensor) -> Tensor:
+        return torch.full((self.n_tasks,), 0.5).to(gramian)
 
 
 def vector(values) -> Tensor:

@@ -1,25 +1,35 @@
-"""The gate at work: throw-away notebooks, each changed in one way, and what it says of them.
+"""The gate at work: cells that are changed in one way each, and what the gate says of them.
 
-All of them run in one pytest of their own, in a folder of their own, as a user would run it.
+All cells are executed once for the reference, in one notebook; then the stored record or the code
+is changed, and one pytest of its own judges them, in a folder of its own, as a user would run it.
 """
 
+from __future__ import annotations
+
+import asyncio
 import base64
-import copy
+import io
 import os
 import re
 import subprocess
 import sys
 import xml.etree.ElementTree as ElementTree
+from collections.abc import Callable
+from dataclasses import dataclass, field
 from pathlib import Path
+from types import SimpleNamespace
 
 import nbformat
+import numpy as np
 import pytest
-from nbformat import v4
+from nbformat import NotebookNode, v4
+from PIL import Image
 
 from tests.gate.figures import figure_difference
-from tests.gate.numbers import numbers_agree, text_difference
+from tests.gate.numbers import data_difference, numbers_agree, text_difference
+from tests.gate.plugin import NotebookCell, outputs_difference
+from tests.gate.rules import cell_faults, exemptions, output_faults
 from tools import execute
-from tools.notebooks import normalised
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -27,216 +37,302 @@ PLOT = """\
 import matplotlib.pyplot as plt
 import numpy as np
 x = np.linspace(0, 10, 200)
-fig, ax = plt.subplots(dpi=80)
-ax.plot(x, np.sin(x), label="sine")
+fig, ax = plt.subplots(figsize=(4, 3), dpi=80)
+ax.plot(x, np.sin(x), label="sine", linewidth=1)
 ax.plot(x, np.cos(x), label="cosine")
 ax.set(ylim=(-1.5, 1.5), title="two curves")
-ax.legend()
+ax.legend(loc="upper right")
 plt.show()"""
-NUMBERS = "print('value 0.12345, count 17, name x2, share 34.5 %')"
-TABLE = "import pandas as pd\npd.DataFrame({'a': [1, 2], 'b': [0.125, 3.5]})"
+PIXEL = 3 / (0.77 * 3 * 80)  # of PLOT, in units of the vertical axis
+NUMBERS = "print('value 0.12345, count 17, name x2, share 34.5 %, noise 2.2e-16')"
+COMPLAIN = "import sys; sys.stderr.write('beware')"
+HTML = "from IPython.display import HTML, Latex, Markdown\nHTML('<td>1</td><td>0.125</td>')"
+LATEX = "Latex('$0.125 x_{1}$')"
+MARKDOWN = "Markdown('**1,234.5** steps')"
+JSON = """\
+from IPython.display import display
+display({"application/x.mtl+json": {"losses": [0.5, 0.25], "task": "a"}}, raw=True)"""
 INTERACT = """\
 from ipywidgets import interact
 @interact(x=(0, 10))
 def show(x=5):
     print(x * 2)"""
-BAR = "from tqdm.auto import tqdm\nfor _ in tqdm(range(3), leave=False): pass\nprint('done')"
+GOOD_AGAIN = "\nshow.widget.children[0].value = 3"
+BUTTON = """\
+from ipywidgets import Button
+def pressed(_):
+    print(1 / 1)
+button = Button()
+button.on_click(pressed)
+button.click()"""
+BAR = "from tqdm.auto import tqdm\nfor _ in tqdm(range(3)): pass\nprint('done')"
 CLEAR = "from IPython.display import clear_output\nprint('old')\nclear_output()\nprint('new')"
-GPU = "print('no CUDA device: skipped here, a test')"
+UPDATE_1 = "print('a')\nhandle = display('before', display_id=True)\nprint('b')"
+UPDATE_2 = "handle.update('after')"
+GPU = "on_gpu = False\nprint('no CUDA device: skipped here, a test')"
 RAISES = "raise ValueError('on purpose 3')"
-SEMICOLON = "x = 3\nx;"
+REASON = {"reason": "a test of the gate"}
+
+Change = Callable[[NotebookNode], object]
 
 
-def build(*sources, **metadata):
-    """A notebook with one cell a source; metadata goes to the first."""
-    cells = [v4.new_code_cell(source) for source in sources]
-    cells[0].metadata.update(metadata)
-    return v4.new_notebook(cells=cells)
+@dataclass
+class Case:
+    """A cell, a change to its record after the reference was made, and what the gate then says.
+
+    Attributes:
+        source: the code of the cell.
+        change: what is changed.
+        says: pattern of the failure; empty if the cell passes.
+        tags, mtl: metadata of the cell.
+    """
+
+    source: str
+    change: Change = lambda cell: None
+    says: str = ""
+    tags: list[str] = field(default_factory=list)
+    mtl: dict = field(default_factory=dict)
 
 
-def edit(old, new):
-    """Change the stored output, as if the code had given `old` where it gives `new` now."""
+def stored(old: str, new: str) -> Change:
+    """Change the stored text."""
 
-    def change(notebook):
-        for output in notebook.cells[0].outputs:
-            if "text" in output:
-                assert new in output.text
-                output.text = output.text.replace(new, old)
+    def change(cell: NotebookNode) -> None:
+        (output,) = cell.outputs
+        assert old in output.text
+        output.text = output.text.replace(old, new)
 
     return change
 
 
-def code(old, new):
-    """Change the code, not the stored output."""
+def code(old: str, new: str) -> Change:
+    """Change the code, and not the record."""
 
-    def change(notebook):
-        assert old in notebook.cells[0].source
-        notebook.cells[0].source = notebook.cells[0].source.replace(old, new)
+    def change(cell: NotebookNode) -> None:
+        assert old in cell.source
+        cell.source = cell.source.replace(old, new)
 
     return change
 
 
-def set_metadata(**metadata):
-    return lambda notebook: notebook.cells[0].metadata.update(metadata)
+def metadata(**values: object) -> Change:
+    return lambda cell: cell.metadata.update(values)
 
 
-def clear(notebook):
-    for cell in notebook.cells:
-        cell.outputs, cell.execution_count = [], None
+def add_output(*arguments: object, **data: object) -> Change:
+    return lambda cell: cell.outputs.append(v4.new_output(*arguments, **data))
 
 
-def never_executed(notebook):
-    notebook.cells[0].execution_count = None
+def drop_outputs(cell: NotebookNode) -> None:
+    cell.outputs = []
 
 
-def drop_output(notebook):
-    notebook.cells[0].outputs = []
+def never_executed(cell: NotebookNode) -> None:
+    cell.execution_count = None
 
 
-def add_output(notebook):
-    notebook.cells[0].outputs.append(v4.new_output("display_data", {"text/plain": "more"}))
+def executed_late(cell: NotebookNode) -> None:
+    cell.execution_count += 20
 
 
-def add_stderr(notebook):
-    notebook.cells[0].outputs.append(v4.new_output("stream", name="stderr", text="warning"))
+def garbage_figure(cell: NotebookNode) -> None:
+    cell.outputs[0].data["image/png"] = base64.b64encode(b"not a picture").decode()
 
 
-def garbage_figure(notebook):
-    data = next(o.data for o in notebook.cells[0].outputs if "image/png" in o.get("data", {}))
-    data["image/png"] = base64.b64encode(b"not a picture").decode()
-
-
-# name: (notebook, change after the reference was made, text of the failure; None if it passes)
 CASES = {
-    "same": (build(NUMBERS, TABLE, PLOT), None, None),
-    "number_within_one_unit": (build(NUMBERS), edit("0.12346", "0.12345"), None),
-    "number_changed": (build(NUMBERS), edit("0.12347", "0.12345"), r"0\.12347 → 0\.12345"),
-    "integer_off_by_one": (build(NUMBERS), edit("count 18", "count 17"), "18 → 17"),
-    "word_changed": (build(NUMBERS), edit("Value", "value"), "the words differ"),
-    "name_changed": (build(NUMBERS), edit("x3", "x2"), "the words differ"),
-    "table_changed": (build(TABLE), code("3.5", "3.8"), r"text/(html|plain): numbers differ"),
-    "tightened": (
-        build("print(1.0005)", mtl={"rtol": 1e-6}),
-        edit("1.0006", "1.0005"),
-        r"1\.0006 → 1\.0005",
+    # numbers and words
+    "same": Case(NUMBERS),
+    "number-within-one-unit": Case(NUMBERS, stored("0.12345", "0.12346")),
+    "number-beyond-one-unit": Case(NUMBERS, stored("0.12345", "0.12347"), "0.12347 → 0.12345"),
+    "percentage-changed": Case(NUMBERS, stored("34.5", "34.7"), "34.7 → 34.5"),
+    "noise-changed": Case(NUMBERS, stored("2.2e-16", "0.0")),
+    "integer-off-by-one": Case(NUMBERS, stored("17", "18"), "18 → 17"),
+    "word-changed": Case(NUMBERS, stored("value", "Value"), "the words differ"),
+    "name-changed": Case(NUMBERS, stored("x2", "x3"), "the words differ"),
+    "html-within-one-unit": Case(HTML, code("0.125", "0.126")),
+    "html-changed": Case(HTML, code("0.125", "0.135"), "text/html: numbers differ.* 0.125 → 0.135"),
+    "html-integer": Case(HTML, code("<td>1", "<td>2"), "text/html: numbers differ.* 1 → 2"),
+    "latex-changed": Case(LATEX, code("0.125", "0.135"), "text/latex: numbers differ"),
+    "markdown-changed": Case(MARKDOWN, code("1,234.5", "1,334.5"), "text/markdown: numbers differ"),
+    "json-same": Case(JSON, code("0.25", "0.25 + 1e-14")),
+    "json-changed": Case(JSON, code("0.25", "0.251"), "json: numbers differ.* 0.25 → 0.251"),
+    # tolerances
+    "tightened": Case("print(1.0005)", stored("5", "6"), "1.0006 → 1.0005", mtl={"rtol": 1e-6}),
+    "widened": Case("print(1.0005)", stored("1.0005", "1.005"), mtl={"rtol": 1e-2}),
+    "unknown-setting": Case(NUMBERS, says="unknown key in metadata.mtl: 'tol'", mtl={"tol": 1}),
+    "no-number": Case(NUMBERS, says="has to be a number >= 0, got '1'", mtl={"rtol": "1"}),
+    # executed or not
+    "never-executed": Case(NUMBERS, never_executed, "the cell was never executed"),
+    "executed-late": Case(NUMBERS, executed_late, "not run once from top to bottom"),
+    "missing-output": Case(NUMBERS, drop_outputs, "unexpected output, stdout: 'value 0.12345"),
+    "output-gone": Case(NUMBERS, code("print", "str"), "missing output, stdout"),
+    "extra-output": Case(
+        NUMBERS, add_output("display_data", {"text/plain": "more"}), "missing output, display_data"
     ),
-    "widened": (build("print(1.0005)", mtl={"rtol": 1e-2}), edit("1.005", "1.0005"), None),
-    "unknown_setting": (build(NUMBERS, mtl={"tolerance": 1}), None, "unknown key in metadata.mtl"),
-    "cleared": (build(NUMBERS), clear, "not one run from top to bottom"),
-    "never_executed": (build(NUMBERS), never_executed, "not one run from top to bottom"),
-    "empty_cell": (build(NUMBERS, " "), None, "the cell is empty"),
-    "missing_output": (build(NUMBERS), drop_output, "unexpected output stdout"),
-    "output_gone": (build(NUMBERS), code("print", "str"), "missing output stdout"),
-    "extra_output": (build(NUMBERS), add_output, "missing output display_data"),
-    "curve_shifted": (build(PLOT), code("np.sin(x)", "np.sin(x) + 0.04"), "the figure differs"),
-    "colour_changed": (build(PLOT), code('"sine"', '"sine", color="C4"'), "the figure differs"),
-    "legend_gone": (build(PLOT), code("ax.legend()", "ax"), "the figure differs"),
-    "title_changed": (build(PLOT), code("two curves", "two curve5"), "the figure differs"),
-    "figure_size": (build(PLOT), code("dpi=80", "dpi=90"), "the figure's size differs"),
-    "figure_garbage": (build(PLOT), garbage_figure, "the picture cannot be read"),
-    "anti_aliasing": (build(PLOT), code("np.sin(x)", "np.sin(x) + 0.002"), None),
-    "figure_widened": (
-        build(PLOT, mtl={"figure_tol": 250}),
-        code("np.sin(x)", "np.sin(x) + 0.04"),
-        None,
+    "stderr-stored": Case(
+        NUMBERS, add_output("stream", name="stderr", text="beware"), "holds text on stderr"
     ),
-    "stderr_stored": (build(NUMBERS), add_stderr, "the stored output holds text on stderr"),
-    "stderr_new": (
-        build(NUMBERS),
-        code("print(", "import sys; print('x', file=sys.stderr); print("),
-        "unexpected output stderr|writes on stderr",
+    "stderr-new": Case(NUMBERS, code("print(", f"{COMPLAIN}; print("), "stderr: 'beware'"),
+    # figures
+    "figure-same": Case(PLOT),
+    "figure-jitter": Case(PLOT, code("np.sin(x)", f"np.sin(x) + {PIXEL / 2}")),
+    "curve-shifted": Case(PLOT, code("np.sin(x)", f"np.sin(x) + {3 * PIXEL}"), "figure differs by"),
+    "curve-changed": Case(PLOT, code("np.sin(x)", "np.sin(1.02 * x)"), "figure differs by"),
+    "colour-changed": Case(PLOT, code('"sine"', '"sine", color="C4"'), "figure differs by"),
+    "legend-gone": Case(PLOT, code("ax.legend(", "dict("), "figure differs by"),
+    "title-changed": Case(PLOT, code("two curves", "two curve5"), "figure differs by"),
+    "figure-size": Case(PLOT, code("dpi=80", "dpi=84"), "figure's size differs"),
+    "figure-garbage": Case(PLOT, garbage_figure, "picture cannot be read"),
+    "figure-gone": Case(PLOT, code("plt.show()", "plt.close()"), "missing output.*Figure size"),
+    "figure-widened": Case(
+        PLOT,
+        code("np.sin(x)", f"np.sin(x) + {3 * PIXEL}"),
+        mtl={"figure_tol": 250, **REASON},
     ),
-    "raises": (build(NUMBERS), code("print(", "1 / 0; print("), "ZeroDivisionError"),
-    "raises_on_purpose": (build(RAISES, tags=["raises-exception"]), None, None),
-    "raises_another": (
-        build(RAISES, tags=["raises-exception"]),
-        code("purpose", "porpoise"),
-        "the words differ",
+    # errors
+    "raises": Case(NUMBERS, code("print(", "1 / 0; print("), "ZeroDivisionError: division"),
+    "raises-on-purpose": Case(RAISES, tags=["raises-exception"]),
+    "raises-another": Case(
+        RAISES, code("purpose", "porpoise"), "error: the words differ", tags=["raises-exception"]
     ),
-    "raises_no_longer": (
-        build(RAISES, tags=["raises-exception"]),
-        code(RAISES, "3"),
-        "missing output error",
+    "raises-no-longer": Case(
+        RAISES, code(RAISES, "3"), "raises no longer", tags=["raises-exception"]
     ),
-    "error_stored": (
-        build(RAISES, tags=["raises-exception"]),
-        set_metadata(tags=[]),
-        "the stored output holds an error",
+    "error-stored": Case(
+        RAISES, metadata(tags=[]), "stored output holds an error", tags=["raises-exception"]
     ),
-    "exempt_without_reason": (
-        build(NUMBERS),
-        set_metadata(tags=["nbval-ignore-output"]),
-        "needs a reason",
+    # exemptions
+    "ignored": Case(
+        NUMBERS, stored("0.12345", "0.9"), tags=["nbval-ignore-output"], mtl=dict(REASON)
     ),
-    "exempt_with_reason": (
-        build(NUMBERS, tags=["nbval-ignore-output"], mtl={"reason": "a test of the gate"}),
-        edit("0.9", "0.12345"),
-        None,
-    ),
-    "exempt_by_comment": (build("# NBVAL_IGNORE_OUTPUT\n3"), None, "belong in the tags"),
-    "exempt_but_raises": (
-        build(NUMBERS, tags=["nbval-ignore-output"], mtl={"reason": "a test of the gate"}),
+    "ignored-but-raises": Case(
+        NUMBERS,
         code("print(", "1 / 0; print("),
         "ZeroDivisionError",
+        tags=["nbval-ignore-output"],
+        mtl=dict(REASON),
     ),
-    "interact": (build(INTERACT), None, None),
-    "interact_fails": (build(INTERACT), code("x * 2", "x / 0"), "an error inside a widget"),
-    "progress_bar": (build(BAR), None, None),
-    "clear_output": (build(CLEAR), None, None),
-    "semicolon": (build(SEMICOLON), None, None),
-    "gpu_without_cuda": (build(GPU, tags=["gpu"]), None, None),
+    "skipped": Case("1 + 1", code("1 + 1", "1 / 0"), tags=["nbval-skip"], mtl=dict(REASON)),
+    "ignored-without-reason": Case(
+        NUMBERS, metadata(tags=["nbval-ignore-output"]), "nbval-ignore-output: say why"
+    ),
+    "widened-without-reason": Case(NUMBERS, metadata(mtl={"rtol": 0.1}), "rtol 0.1: say why"),
+    "comment": Case("# NBVAL_IGNORE_OUTPUT\n3", says="belong in the tags"),
+    "refused-tag": Case(NUMBERS, says="tag nbval-check-output: use", tags=["nbval-check-output"]),
+    # as in Jupyter
+    "interact": Case(INTERACT),
+    "interact-fails": Case(INTERACT, code("x * 2", "x / 0"), "inside a widget: ZeroDivisionError"),
+    "interact-failed-before": Case(
+        INTERACT,
+        code("print(x * 2)", "print(1 / x)\nshow.widget.children[0].value = 0" + GOOD_AGAIN),
+        "inside a widget: ZeroDivisionError",
+    ),
+    "button": Case(BUTTON),
+    "button-fails": Case(BUTTON, code("1 / 1", "1 / 0"), "though the cell went on: ZeroDivision"),
+    "progress-bar": Case(BAR),
+    "clear-output": Case(CLEAR),
+    "display-updated-later": Case(UPDATE_1),
+    "display-update": Case(UPDATE_2),
+    "semicolon": Case("x = 3\nx;  # quiet", says="ends in `;`"),
+    "gpu": Case(GPU, tags=["gpu"]),
+    "gpu-recorded-with-cuda": Case(GPU, stored("no CUDA", "a CUDA"), tags=["gpu"]),
+    "after-gpu": Case("print(on_gpu)"),
 }
 
 
+def notebook_of(*cells: NotebookNode) -> NotebookNode:
+    kernel = {"name": "python3", "display_name": "Python 3", "language": "python"}
+    return v4.new_notebook(cells=list(cells), metadata={"kernelspec": kernel})
+
+
+@dataclass
+class Outcome:
+    """What pytest reported of one cell."""
+
+    failure: str
+    skipped: str
+
+
 @pytest.fixture(scope="module")
-def outcomes(tmp_path_factory):
-    """Run all cases in one pytest; for each notebook its outcome and what was said."""
-    folder = tmp_path_factory.mktemp("gate")
-    executed = {}
-    for name, (notebook, change, _) in CASES.items():
-        key = nbformat.writes(notebook).replace(" ", "")
-        key = re.sub(r'"id":"[^"]*"', "", key)
-        path = folder / f"{name}.ipynb"
-        nbformat.write(notebook, path)
-        if key not in executed:
-            executed[key] = normalised(execute.execute(path), notebook)
-        stored = copy.deepcopy(executed[key])
-        if change is not None:
-            change(stored)
-        nbformat.write(stored, path)
+def folder(tmp_path_factory) -> Path:
+    return tmp_path_factory.mktemp("gate")
+
+
+@pytest.fixture(scope="module")
+def outcomes(folder: Path) -> dict[str, Outcome]:
+    """Make the reference, change it, run pytest on it; the outcome of each case."""
+    cells = []
+    for name, case in CASES.items():
+        cell = v4.new_code_cell(case.source, id=name)
+        cell.metadata.update({"tags": case.tags, "mtl": case.mtl})
+        cells.append(cell)
+    notebook = notebook_of(*cells)
+    failures = asyncio.run(execute.execute_cells(notebook, folder, keep_going=True))
+    assert not failures, failures
+    for cell, case in zip(cells, CASES.values(), strict=True):
+        case.change(cell)
+    nbformat.write(notebook, folder / "cases.ipynb")
+    cleared = notebook_of(v4.new_code_cell("print(1)"), v4.new_code_cell(" "))
+    nbformat.write(cleared, folder / "cleared.ipynb")
+
     report = folder / "report.xml"
-    command = [sys.executable, "-m", "pytest", "-p", "tests.gate.plugin", "--nbval"]
-    command += ["-p", "no:cacheprovider", "-n", "2", "--dist", "loadfile", "-q", "--color=no"]
-    command += ["--rootdir", str(folder), f"--junitxml={report}", str(folder)]
-    environment = os.environ | {"PYTHONPATH": str(ROOT)}
-    found = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True)
+    command = [sys.executable, "-m", "pytest", "-p", "tests.gate.plugin", "--nbval", "-q"]
+    command += ["-p", "no:cacheprovider", "-p", "no:xdist", "--color=no", f"--rootdir={folder}"]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "CUDA_VISIBLE_DEVICES": ""}
+    found = subprocess.run(
+        [*command, f"--junitxml={report}", str(folder)],
+        cwd=folder,
+        env=environment,
+        capture_output=True,
+        text=True,
+    )
     assert report.exists(), found.stdout + found.stderr
-    collected = {name: [] for name in CASES}
+    collected = []
     for case in ElementTree.parse(report).getroot().iter("testcase"):
-        name = case.get("classname").split(".")[0]
-        failures = [child.text or "" for child in case if child.tag in ("failure", "error")]
-        skipped = [child.get("message") for child in case if child.tag == "skipped"]
-        collected[name].append((failures, skipped))
-    return collected
+        failure = "".join(c.text or "" for c in case if c.tag in ("failure", "error"))
+        skipped = "".join(c.get("message", "") for c in case if c.tag == "skipped")
+        collected.append(Outcome(failure, skipped))
+    names = [*CASES, "cleared", "empty"]
+    assert len(collected) == len(names), found.stdout
+    return dict(zip(names, collected, strict=True))
 
 
 @pytest.mark.parametrize("name", CASES)
 def test_case(outcomes, name):
-    expected = CASES[name][2]
-    cells = outcomes[name]
-    assert len(cells) == len(CASES[name][0].cells)
-    failures = [text for failures, _ in cells for text in failures]
-    if expected is None:
-        assert failures == []
+    case, failure = CASES[name], outcomes[name].failure
+    if case.says:
+        assert failure, "the gate let it pass"
+        assert re.search(case.says, failure, re.DOTALL), failure
+        assert "Input:" in failure  # the cell is shown
     else:
-        assert failures, "the gate let it pass"
-        assert re.search(expected, failures[0]), failures[0]
+        assert failure == ""
 
 
-def test_gpu_cells_are_skipped_visibly(outcomes):
-    torch = pytest.importorskip("torch")
-    ((_, skipped),) = outcomes["gpu_without_cuda"]
-    assert skipped == ([] if torch.cuda.is_available() else ["no CUDA device"])
+def test_cleared_notebook(outcomes):
+    assert "the cell was never executed" in outcomes["cleared"].failure
+    assert "the cell is empty" in outcomes["empty"].failure
+
+
+def test_skips_are_visible_and_no_more_than_expected(outcomes):
+    skipped = {name: outcome.skipped for name, outcome in outcomes.items() if outcome.skipped}
+    assert skipped == {
+        "skipped": REASON["reason"],
+        "gpu": "no CUDA device",
+        "gpu-recorded-with-cuda": "no CUDA device",
+    }
+
+
+def test_both_figures_and_their_difference_are_kept(outcomes, folder):
+    files = re.findall(r"\S+\.png", outcomes["curve-shifted"].failure)
+    kinds = [Path(file).stem.split("-")[-1] for file in files]
+    assert kinds == ["stored", "new", "difference"]
+    for file in files:
+        path = Path(file.rstrip(","))
+        assert path.parent == folder / "build" / "figure_failures"
+        assert Image.open(path).size == Image.open(files[0].rstrip(",")).size
+
+
+# ---- the parts -------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -244,10 +340,18 @@ def test_gpu_cells_are_skipped_visibly(outcomes):
     [
         ("0.123", "0.124", True),
         ("0.123", "0.125", False),
-        ("1e-05", "1.1e-05", True),
+        ("0.5", "0.5001", True),  # %g drops zeros: one unit of the longer number
+        ("0.5", "0.5999", False),
+        ("0.30000000000000004", "0.3", True),
+        ("3", "2.999", True),  # %.4g
         ("3", "4", False),
-        ("3", "3.0", True),
+        ("3.", "4.", False),  # the end of a sentence, or NumPy's way to show whole floats
+        ("1e-05", "2e-05", False),
+        ("1.5e-05", "1.6e-05", True),
+        ("1.5e-05", "1.7e-05", False),
+        ("1.1e-16", "-4.4e-16", True),
         ("-0.000", "0.000", True),
+        ("−0.5", "-0.5", True),
         ("1,234.5", "1,234.6", True),
         ("1,234", "1,235", False),
         ("nan", "nan", True),
@@ -257,24 +361,172 @@ def test_gpu_cells_are_skipped_visibly(outcomes):
 )
 def test_numbers_agree(stored, new, agree):
     assert numbers_agree(stored, new) is agree
+    assert numbers_agree(new, stored) is agree
 
 
-def test_text_keeps_numbers_inside_names():
-    assert text_difference("x2 and 1.2.3", "x3 and 1.2.3") is not None
-    assert text_difference("x2 and 1.2.3", "x2 and 1.2.4") is not None
-    assert text_difference("12px", "13px") is not None
-    assert text_difference("a  1.00", "a 1.01") is None
+def test_tolerance_of_a_cell():
+    assert numbers_agree("100.0", "100.9", rtol=1e-2)
+    assert not numbers_agree("100.0", "101.1", rtol=1e-2)
+    assert not numbers_agree("0.123", "0.124", rtol=1e-6)
+    assert numbers_agree("0.0", "0.01", atol=0.02)
+    assert not numbers_agree("2.2e-16", "4.4e-16", rtol=0.0)
+    assert not numbers_agree("100", "101", rtol=0.5), "integers are exact whatever the tolerance"
 
 
-def test_figures_of_another_size_differ():
-    import io
+@pytest.mark.parametrize(
+    ("stored", "new", "differ"),
+    [
+        ("x2", "x3", "words"),
+        ("1.2.3", "1.2.4", "words"),
+        ("3rd", "4th", "words"),
+        ("12px", "13px", "words"),
+        ("loss_0.5", "loss_0.6", "words"),
+        ("a b", "a  b", "blanks"),
+        ("a 1\nb", "a 1 b", "words"),
+        ("task 1.", "task 2.", "numbers"),
+        ("3-5", "3-6", "numbers"),
+        ("1.52x faster", "1.55x faster", "numbers"),
+        ("(0.10,0.20)", "(0.10,0.22)", "numbers"),
+        ("nan", "0.5", "numbers"),
+        ("a   9.99 b", "a  10.00 b", None),
+        ("[ 0.00 1.]", "[-0.00 1.]", None),
+        ("loss\n 1.00", " loss\n-0.99", "numbers"),
+    ],
+)
+def test_text(stored, new, differ):
+    difference = text_difference(stored, new)
+    assert (difference or "None").startswith(f"{differ}" if differ in (None, "numbers") else "the ")
+    assert differ is None or differ in difference
 
-    from PIL import Image
 
-    def picture(size):
-        buffer = io.BytesIO()
-        Image.new("RGB", size, "white").save(buffer, "png")
-        return base64.b64encode(buffer.getvalue()).decode()
+def test_json_values():
+    assert data_difference({"a": [1, 0.5, None, True]}, {"a": [1, 0.5 + 1e-15, None, True]}) is None
+    for other in ({"a": [2]}, {"b": [1]}, {"a": [1, 2]}, {"a": [True]}, {"a": [None]}, {"a": 1}):
+        assert data_difference({"a": [1]}, other) is not None
 
-    assert figure_difference(picture((100, 50)), picture((101, 50))) is None
-    assert "size differs" in figure_difference(picture((100, 50)), picture((110, 50)))
+
+def test_order_of_outputs():
+    outputs = [
+        v4.new_output("stream", name="stdout", text="a"),
+        v4.new_output("display_data", {"text/plain": "b"}),
+    ]
+    assert outputs_difference(outputs, outputs, {}) is None
+    assert "another order" in outputs_difference(outputs, outputs[::-1], {})
+
+
+def test_pieces_of_a_stream_are_one():
+    def stream(*texts):
+        return [v4.new_output("stream", name="stdout", text=text) for text in texts]
+
+    assert outputs_difference(stream("ab\n", "c"), stream("a", "b\nc"), {}) is None
+    assert execute.merged_streams(stream("1 of 2\r2 of 2\n", "end"))[0].text == "2 of 2\nend"
+
+
+def test_gpu_cells_are_compared_where_they_can_be():
+    def faults(recorded, new, without_cuda):
+        stored = v4.new_code_cell("x", outputs=[v4.new_output("stream", text=recorded)])
+        stored.metadata.tags = ["gpu"]
+        config = SimpleNamespace(rootpath=Path("."))
+        item = SimpleNamespace(cell=stored, cell_num=1, options={"check": True})
+        item.config, item.path = config, Path("x")
+        executed = v4.new_code_cell("x", outputs=[v4.new_output("stream", text=new)])
+        return NotebookCell.output_faults(item, executed, without_cuda)
+
+    skipped = f"{execute.SKIPPED_WITHOUT_CUDA}, many seeds"
+    assert faults("✓ 1.00", "✓ 1.00", without_cuda=False) == []
+    assert faults("✓ 1.00", "✓ 2.00", without_cuda=False) != []
+    assert faults("✓ 1.00", skipped, without_cuda=True) == []
+    assert faults(skipped, "✓ 1.00", without_cuda=False) == []
+    assert faults(skipped, skipped, without_cuda=True) == []
+    assert faults(skipped, f"{skipped} more", without_cuda=True) != []
+
+
+def png(size=(100, 50), line=None, colour=(0, 114, 178)) -> str:
+    """A white picture with a horizontal line, two pixels thick."""
+    pixels = np.full((size[1], size[0], 3), 255, dtype=np.uint8)
+    if line is not None:
+        pixels[line : line + 2, 10:90] = colour
+    buffer = io.BytesIO()
+    Image.fromarray(pixels).save(buffer, "png")
+    return base64.b64encode(buffer.getvalue()).decode()
+
+
+def test_figures():
+    assert figure_difference(png(line=20), png(line=20)) is None
+    assert figure_difference(png(line=20), png(line=21)) is None
+    assert figure_difference(png(line=20), png(line=22)) is not None
+    assert figure_difference(png(line=20), png(line=23)) is not None
+    assert figure_difference(png(line=20), png()) is not None
+    assert figure_difference(png(), png(line=20)) is not None
+    assert figure_difference(png(line=20), png(line=20, colour=(86, 180, 233))) is not None
+    pale = (190, 190, 190)
+    assert figure_difference(png(line=20, colour=pale), png(line=23, colour=pale)) is not None
+    assert figure_difference(png(line=20), png((101, 50), line=20)) is None
+    assert figure_difference(png(line=20), png((100, 52), line=22)) is None
+    assert "size differs: 100x50 → 103x50" in figure_difference(png(), png((103, 50)))
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "<Line2D at 0x7f3a2c1b5d90>",
+        "saved to /home/me/figure.png",
+        "File ~/python/lib/json/decoder.py:337",
+        "File /usr/lib/python3.11/json/decoder.py:337",
+        r"C:\Users\me\x.txt",
+        "100%|███| 20/20 [00:01<00:00, 15.2it/s]",
+        "2026-01-31 12:30",
+    ],
+)
+def test_unstable_outputs(text):
+    cell = v4.new_code_cell("x", outputs=[v4.new_output("stream", text=text)])
+    assert output_faults(cell) != []
+
+
+def test_stable_outputs():
+    text = "a/b/c <td>/</td> https://arxiv.org/abs/1705.07115 1/2 0x2 km/h ../docs/x.png 10:1"
+    image = '<img src="data:image/png;base64,iVBO/ab/cd+/ef/gh==">'
+    data = {"text/plain": text, "text/html": image, "image/png": "/ab/cd/ef"}
+    cell = v4.new_code_cell("x", outputs=[v4.new_output("display_data", data)])
+    assert output_faults(cell) == []
+    view = v4.new_output("display_data", {"text/plain": "1it/s", execute.WIDGET_VIEW: {}})
+    assert output_faults(v4.new_code_cell("x", outputs=[view])) == []
+
+
+@pytest.mark.parametrize("source", ["x;", "x; # why", "f(';');\n# end\n"])
+def test_semicolons(source):
+    assert any("`;`" in fault for fault in cell_faults(v4.new_code_cell(source), 1))
+
+
+def test_exemptions_are_found(tmp_path):
+    def cell(name, tags=(), **mtl):
+        made = v4.new_code_cell("x", id=name)
+        made.metadata.update(tags=list(tags), mtl=mtl)
+        return made
+
+    cells = [
+        cell("strict", rtol=1e-2, figure_tol=30),
+        cell("loose", rtol=0.02, atol=0.5, figure_tol=90, reason="float32"),
+        cell("off", ["nbval-ignore-output"], reason="times"),
+        cell("silent", ["nbval-skip"]),
+    ]
+    nbformat.write(notebook_of(*cells), tmp_path / "04_x.ipynb")
+    assert exemptions(tmp_path / "04_x.ipynb") == [
+        "04_x | loose | rtol 0.02 | float32",
+        "04_x | loose | atol 0.5 | float32",
+        "04_x | loose | figure_tol 90 | float32",
+        "04_x | off | nbval-ignore-output | times",
+        "04_x | silent | nbval-skip | NO REASON",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("source", "error"),
+    [("while True: pass", "ran for more than 1 s"), ("import os; os._exit(3)", "the kernel died")],
+)
+def test_nothing_runs_after_the_kernel_stopped(source, error, tmp_path):
+    notebook = notebook_of(v4.new_code_cell(source), v4.new_code_cell("2"))
+    run = execute.execute_cells(notebook, tmp_path, keep_going=True, timeout=1)
+    failures = asyncio.run(run)
+    assert [(number, failure.error) for number, failure in failures.items()] == [(1, error)]
+    assert notebook.cells[1].execution_count is None

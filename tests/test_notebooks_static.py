@@ -6,14 +6,12 @@ from pathlib import Path
 import nbformat
 import pytest
 
-from tests.gate.plugin import EXEMPT_TAGS, cell_faults
+from tests.gate.rules import cell_faults, output_faults
 from tools import execute
 from tools.notebooks import CHECK_MARK, printed_lines
 
 ROOT = Path(__file__).resolve().parents[1]
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
-WIDE_RTOL = 1e-2
-WIDE_FIGURE_TOL = 40
 each_notebook = pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
 
 
@@ -21,31 +19,8 @@ def read(path):
     return nbformat.read(path, as_version=4)
 
 
-def exemptions(path) -> set[str]:
-    """Lines of exemptions.txt that a notebook calls for."""
-    found = set()
-    for cell in execute.code_cells(read(path)):
-        settings = cell.metadata.get("mtl", {})
-        what = sorted(EXEMPT_TAGS & set(execute.tags(cell)))
-        if settings.get("rtol", 0) > WIDE_RTOL:
-            what.append(f"rtol {settings['rtol']:g}")
-        if settings.get("figure_tol", 0) > WIDE_FIGURE_TOL:
-            what.append(f"figure_tol {settings['figure_tol']:g}")
-        reason = settings.get("reason", "no reason given")
-        found |= {f"{path.stem} | {cell.id} | {item} | {reason}" for item in what}
-    return found
-
-
 def test_there_are_notebooks():
-    assert len(NOTEBOOKS) >= 1
-
-
-def test_exemptions_are_the_listed_ones():
-    lines = (ROOT / "tests" / "exemptions.txt").read_text(encoding="utf-8").splitlines()
-    listed = {line for line in lines if line and not line.startswith("#")}
-    found = set().union(*map(exemptions, NOTEBOOKS))
-    assert found == listed
-    assert not any("no reason given" in line for line in listed)
+    assert len(NOTEBOOKS) >= 4
 
 
 @each_notebook
@@ -57,7 +32,8 @@ def test_form(path):
     assert "widgets" not in notebook.metadata
     ids = [cell.id for cell in notebook.cells]
     assert len(set(ids)) == len(ids)
-    assert not any("execution" in cell.metadata for cell in notebook.cells)
+    timing = {"execution", "ExecuteTime", "papermill"}
+    assert not any(timing.intersection(cell.metadata) for cell in notebook.cells)
     assert path.stat().st_size < 300_000
 
 
@@ -65,7 +41,6 @@ def test_form(path):
 def test_cells_were_run_from_top_to_bottom_without_complaint(path):
     for number, cell in enumerate(execute.code_cells(read(path)), start=1):
         assert cell_faults(cell, number) == [], cell.source
-        assert not cell.source.rstrip().endswith(";"), cell.source
 
 
 @each_notebook
@@ -73,17 +48,19 @@ def test_outputs_hold_nothing_of_a_machine_or_a_moment(path):
     for cell in execute.code_cells(read(path)):
         for output in cell.outputs:
             assert execute.WIDGET_VIEW not in output.get("data", {}), cell.source
-            data = output.get("data", {"text": output.get("text", "")})
-            text = "\n".join(str(v) for k, v in data.items() if not k.startswith("image/"))
-            for pattern in (r"/(?:root|home|tmp|Users|work)/", r"0x[0-9a-f]{6,}", r"\dit/s"):
-                assert not re.search(pattern, text), (cell.source, text)
-            assert not re.search(r"^✗", text, re.MULTILINE), (cell.source, text)
+        assert output_faults(cell) == [], cell.source
+
+
+@each_notebook
+def test_no_check_failed(path):
+    wrong = [line for line in printed_lines(read(path)) if line.startswith("✗")]
+    assert wrong == []
 
 
 @each_notebook
 def test_it_is_written_as_the_course_is(path):
     notebook = read(path)
-    assert 20 <= len(notebook.cells) <= 60
+    assert 20 <= len(notebook.cells) <= 64
     words = sum(len(c.source.split()) for c in notebook.cells if c.cell_type == "markdown")
     assert words < 4000
     text = "\n".join(c.source for c in notebook.cells if c.cell_type == "markdown")

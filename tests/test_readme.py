@@ -1,11 +1,15 @@
 """What the README shows is there and works."""
 
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
 
+import nbformat
 import pytest
+
+from tools import readme
 
 ROOT = Path(__file__).resolve().parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -17,26 +21,52 @@ def test_table_and_picture_are_up_to_date():
     assert found.returncode == 0, found.stdout + found.stderr
 
 
-def test_a_stale_table_is_noticed():
-    sys.path.insert(0, str(ROOT / "tools"))
-    import readme
+@pytest.fixture
+def copy(tmp_path, monkeypatch):
+    """A folder with what tools/readme.py reads and writes, up to date."""
+    shutil.copytree(ROOT / "docs", tmp_path / "docs")
+    (tmp_path / "notebooks").mkdir()
+    shutil.copy(ROOT / "notebooks" / "00_start_here.ipynb", tmp_path / "notebooks")
+    (tmp_path / "README.md").write_text(README, encoding="utf-8")
+    monkeypatch.setattr(readme, "ROOT", tmp_path)
+    assert readme.main([]) == 0
+    assert readme.main(["--check"]) == 0
+    return tmp_path
 
-    assert readme.with_table(README) == README
-    assert readme.with_table(README.replace("Start here", "Begin here")) == README
+
+def test_a_stale_table_is_noticed_and_mended(copy, capsys):
+    path = copy / "README.md"
+    fresh = path.read_text(encoding="utf-8")
+    path.write_text(fresh.replace("[00 ·", "[09 ·"), encoding="utf-8")
+    assert readme.main(["--check"]) == 1
+    assert "\n-| [09 ·" in capsys.readouterr().out
+    readme.main([])
+    assert path.read_text(encoding="utf-8") == fresh
 
 
-def test_front_matter_of_the_wrong_form_is_named(tmp_path):
-    import nbformat.v4 as v4
+def test_a_stale_picture_is_noticed(copy):
+    (copy / "docs" / "method_map.png").write_bytes(b"another")
+    assert readme.main(["--check"]) == 1
 
-    sys.path.insert(0, str(ROOT / "tools"))
-    import readme
 
-    path = tmp_path / "07_x.ipynb"
-    import nbformat
-
-    nbformat.write(v4.new_notebook(cells=[v4.new_markdown_cell("# 07 · X\n\nno promise")]), path)
-    with pytest.raises(ValueError, match=r"07_x\.ipynb: the first cell has no promise"):
-        readme.front_matter(path)
+@pytest.mark.parametrize(
+    ("text", "complaint"),
+    [
+        ("# X\n\n**Promise.** a\n\n| Time | 5 min to read, 6 s to run |", "no title"),
+        ("# 07 · X\n\n| Time | 5 min to read, 6 s to run |", "no promise"),
+        ("# 07 · X\n\n**Promise.** a\n\n| Time | soon |", "no time"),
+        ("# 08 · X\n\n**Promise.** a\n\n| Time | 5 min to read, 6 s to run |", "notebook 08"),
+        (None, "no title"),
+    ],
+)
+def test_front_matter_of_the_wrong_form_is_named(copy, text, complaint):
+    cells = [] if text is None else [nbformat.v4.new_markdown_cell(text)]
+    notebook = nbformat.v4.new_notebook(cells=cells)
+    nbformat.write(notebook, copy / "notebooks" / "07_x.ipynb")
+    message = readme.main(["--check"])  # text: printed, and exit status 1
+    assert isinstance(message, str)
+    assert "07_x.ipynb: " in message
+    assert complaint in message
 
 
 def test_python_blocks_run_in_order(tmp_path):
@@ -53,6 +83,16 @@ def test_make_targets_exist():
     targets = set(re.findall(r"^([a-z]+):", makefile, re.MULTILINE))
     named = set(re.findall(r"`make ([a-z]+)", README))
     assert {"run", "test", "lab"} <= named <= targets
+
+
+@pytest.mark.skipif(shutil.which("make") is None, reason="make is not installed (Windows)")
+def test_make_knows_every_command_shown():
+    """`make -n` reads the Makefile and prints what each command would do, without doing it."""
+    for command in re.findall(r"`(make [^`]+)`", README):
+        name, *arguments = command.split()
+        found = subprocess.run([name, "-n", *arguments], cwd=ROOT, capture_output=True, text=True)
+        assert found.returncode == 0, f"{command}: {found.stderr}"
+        assert ".venv/bin/" in found.stdout, command
 
 
 def test_links_and_pictures_resolve():

@@ -2,24 +2,32 @@
 
 from __future__ import annotations
 
+import asyncio
 import copy
+import functools
 import os
+import re
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import nbformat
+import zmq
+from jupyter_core.utils import ensure_async
 from nbclient import NotebookClient
-from nbclient.exceptions import CellExecutionError
+from nbclient.exceptions import CellExecutionError, CellTimeoutError, DeadKernelError
+from nbclient.output_widget import OutputWidget
 from nbformat import NotebookNode
 
+ROOT = Path(__file__).resolve().parents[1]
 TIMEOUT = 300  # seconds for one cell
 WIDGET_VIEW = "application/vnd.jupyter.widget-view+json"
-SKIPPED_WITHOUT_CUDA = "no CUDA device: skipped here"
+SKIPPED_WITHOUT_CUDA = "no CUDA device: skipped here"  # what needs_cuda() prints
 
-# One thread in each kernel, and no spinning: several kernels share the cores.
-os.environ.setdefault("OMP_NUM_THREADS", "1")
-os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+ANSI = re.compile(r"\x1b\[[0-9;]*m")
+
+
+# ---- reading notebooks -----------------------------------------------------------------------
 
 
 def tags(cell: NotebookNode) -> list[str]:
@@ -28,7 +36,7 @@ def tags(cell: NotebookNode) -> list[str]:
 
 
 def code_cells(notebook: NotebookNode) -> list[NotebookNode]:
-    """The code cells, in order."""
+    """The code cells, in order. Cell n is the one that Jupyter shows as In [n]."""
     return [cell for cell in notebook.cells if cell.cell_type == "code"]
 
 
@@ -40,72 +48,182 @@ def cleared(notebook: NotebookNode) -> NotebookNode:
     return notebook
 
 
-def make_client(notebook: NotebookNode, folder: Path) -> NotebookClient:
-    """A client that runs the cells of `notebook` in place, in `folder`.
-
-    nbclient understands clear_output, display updates, Output widgets and a closing `;`, which
-    nbval's own loop does not.
-    """
-    return NotebookClient(
-        notebook,
-        kernel_name="python3",
-        timeout=TIMEOUT,
-        store_widget_state=True,  # Output widgets need it
-        record_timing=False,
-        resources={"metadata": {"path": str(folder)}},
-    )
-
-
-def widget_errors(client: NotebookClient) -> list[str]:
-    """Errors that a widget's callback raised: Jupyter shows them inside the widget only."""
-    return [
-        f"{output['ename']}: {output['evalue']}"
-        for state in client.widget_state.values()
-        for output in state.get("outputs", [])
-        if output["output_type"] == "error"
-    ]
-
-
 def without_widgets(outputs: list[NotebookNode]) -> list[NotebookNode]:
-    """Outputs except widget views (sliders, progress bars), which are neither stored nor compared."""
+    """Outputs except widget views (sliders, progress bars): these are not stored nor compared."""
     return [output for output in outputs if WIDGET_VIEW not in output.get("data", {})]
 
 
+def merged_streams(outputs: list[NotebookNode]) -> list[NotebookNode]:
+    """Outputs with all text of a stream in its first piece: where it is cut is up to chance.
+
+    A carriage return overwrites its line, as on a screen.
+    """
+    merged: list[NotebookNode] = []
+    streams: dict[str, NotebookNode] = {}
+    for output in copy.deepcopy(outputs):
+        if output.output_type == "stream" and output.name in streams:
+            streams[output.name].text += output.text
+        else:
+            merged.append(output)
+            if output.output_type == "stream":
+                streams[output.name] = output
+    for stream in streams.values():
+        stream.text = re.sub(r"^.*\r(?=[^\n])", "", stream.text, flags=re.MULTILINE)
+    return merged
+
+
+def recorded_without_cuda(outputs: list[NotebookNode]) -> bool:
+    """Whether the outputs of a `gpu` cell say that there was no CUDA device."""
+    return any(SKIPPED_WITHOUT_CUDA in output.get("text", "") for output in outputs)
+
+
+@functools.cache
+def cuda_available() -> bool:
+    """Whether torch sees a CUDA device; imports torch only when it is asked."""
+    import torch
+
+    return torch.cuda.is_available()
+
+
+# ---- running them ----------------------------------------------------------------------------
+
+
 class CellFailed(Exception):
-    """A cell raised, timed out, or a widget's callback did."""
+    """A cell raised, ran too long, killed its kernel, or a callback of a widget raised."""
 
     def __init__(self, number: int, cell: NotebookNode, error: str, traceback: str = "") -> None:
         source = cell.source.strip().splitlines() or [""]
         super().__init__(f"cell {number} ({cell.get('id', 'no id')}: {source[0]!r}): {error}")
-        self.traceback = traceback
+        self.error = error
+        self.traceback = ANSI.sub("", traceback).rstrip()
 
 
-def execute(
-    path: Path, on_cell: Callable[[int, int], Any] = lambda done, total: None
-) -> NotebookNode:
-    """Execute a notebook from top to bottom and return the executed copy.
+class ListeningOutput(OutputWidget):
+    """An Output widget that reports the errors shown in it, which Jupyter shows there only."""
+
+    def send(self, *arguments: Any, **options: Any) -> None:
+        """Send a message to the kernel, and look whether one came in meanwhile.
+
+        Sending may swallow the signal that the kernel's reply has arrived; then nbclient would
+        wait for it until the cell's time is up (seen in 4 % of the cells with an Output widget).
+        """
+        super().send(*arguments, **options)
+        self.kernel_client.shell_channel.socket.get(zmq.EVENTS)
+
+    def output(self, outs, msg, display_id, cell_index):
+        if msg["msg_type"] == "error":
+            error = msg["content"]
+            self.executor.widget_errors.append(f"{error['ename']}: {error['evalue']}")
+        super().output(outs, msg, display_id, cell_index)
+
+
+class Client(NotebookClient):
+    """nbclient, which treats clear_output, display updates, Output widgets and a closing `;` as
+    Jupyter does; with an ear for errors in widgets."""
+
+    def __init__(self, *args: Any, **options: Any) -> None:
+        super().__init__(*args, **options)
+        self.widget_errors: list[str] = []
+        self.widget_registry["@jupyter-widgets/output"]["OutputModel"] = ListeningOutput
+
+    async def start(self) -> None:
+        """Start a kernel of this very Python, with this very `mtl_utils`.
+
+        A kernelspec "python3" of the user may belong to another environment, and a variable
+        MPLBACKEND of the shell would keep figures out of the notebook.
+        """
+        path = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))
+        inline = "module://matplotlib_inline.backend_inline"
+        environment = {
+            "OMP_NUM_THREADS": "1",  # several kernels share the cores,
+            "OMP_WAIT_POLICY": "PASSIVE",  # and threads that spin would take them away
+            **os.environ,
+            "PYTHONPATH": path,
+            "MPLBACKEND": inline,
+        }
+        kernel = self.create_kernel_manager().kernel_spec
+        assert kernel is not None
+        kernel.argv = [sys.executable, "-m", "ipykernel_launcher", "-f", "{connection_file}"]
+        kernel.argv.append("--log-level=ERROR")  # no warning about TCP in the progress display
+        await self.async_start_new_kernel(env=environment)
+        await self.async_start_new_kernel_client()
+
+    async def stop(self) -> None:
+        """Kill the kernel: nothing in it is needed any more."""
+        if self.kc is not None:
+            self.kc.stop_channels()
+        if self.km is not None and self.km.has_kernel:
+            await ensure_async(self.km.shutdown_kernel(now=True))
+
+
+def unraised_error(cell: NotebookNode, widget_errors: list[str]) -> str:
+    """An error that did not stop its cell: a widget's callback raised. Empty if there was none."""
+    if widget_errors:
+        return f"inside a widget: {widget_errors[0]}"
+    shown = [output for output in cell.outputs if output.output_type == "error"]
+    if shown and "raises-exception" not in tags(cell):
+        return f"shown, though the cell went on: {shown[0].ename}: {shown[0].evalue}"
+    return ""
+
+
+async def execute_cells(
+    notebook: NotebookNode,
+    folder: Path,
+    *,
+    keep_going: bool = False,
+    skip_tag: str = "",
+    timeout: float = TIMEOUT,
+    on_cell: Callable[[], Any] = lambda: None,
+) -> dict[int, CellFailed]:
+    """Execute the code cells of a notebook, from top to bottom, in a kernel of their own.
 
     Args:
-        path: of the notebook; it is not changed.
-        on_cell: called after each code cell with the number of cells done and their total.
+        notebook: receives the outputs; a cell that was not executed has no execution count.
+        folder: the working directory.
+        keep_going: go on after a cell that raised. After one that ran too long or killed the
+            kernel nothing more is executed.
+        skip_tag: cells with this tag are not executed.
+        timeout: seconds for one cell.
+        on_cell: called after each cell.
 
-    Raises:
-        CellFailed: names the first cell that failed.
+    Returns:
+        the failures by number of the code cell (1, 2, ...).
     """
-    notebook = cleared(nbformat.read(path, as_version=4))
-    client = make_client(notebook, path.parent)
-    cells = [(i, cell) for i, cell in enumerate(notebook.cells) if cell.cell_type == "code"]
-    with client.setup_kernel():
-        for number, (index, cell) in enumerate(cells, start=1):
+    client = Client(
+        notebook,
+        kernel_name="python3",
+        timeout=timeout,
+        skip_cells_with_tag=skip_tag,
+        resources={"metadata": {"path": str(folder)}},
+    )
+    failures: dict[int, CellFailed] = {}
+    indices = [i for i, cell in enumerate(notebook.cells) if cell.cell_type == "code"]
+    try:
+        await client.start()
+        for number, index in enumerate(indices, start=1):
+            cell = notebook.cells[index]
+            error = traceback = ""
+            alive = True
             try:
-                client.execute_cell(cell, index, execution_count=number)
-            except CellExecutionError as error:
-                raise CellFailed(
-                    number, cell, f"{error.ename}: {error.evalue}", error.traceback
-                ) from None
-            except TimeoutError:
-                raise CellFailed(number, cell, f"timed out after {TIMEOUT} s") from None
-            if errors := widget_errors(client):
-                raise CellFailed(number, cell, f"in a widget: {errors[0]}")
-            on_cell(number, len(cells))
-    return notebook
+                await client.async_execute_cell(cell, index)
+            except CellExecutionError as raised:
+                error = f"{raised.ename}: {raised.evalue}"
+                traceback = "\n".join(line for o in cell.outputs for line in o.get("traceback", []))
+            except CellTimeoutError:
+                error, alive = f"ran for more than {timeout:g} s", False
+            except DeadKernelError:
+                if (task := asyncio.current_task()) is not None and task.cancelling():
+                    raise asyncio.CancelledError from None  # nbclient mistakes one for the other
+                error, alive = "the kernel died", False
+            error = error or unraised_error(cell, client.widget_errors)
+            client.widget_errors.clear()
+            if error:
+                failures[number] = CellFailed(number, cell, error, traceback)
+            on_cell()
+            if error and not (keep_going and alive):
+                break
+    finally:
+        await client.stop()
+    for cell in code_cells(notebook):
+        cell.outputs = merged_streams(cell.outputs)
+    return failures

@@ -8,39 +8,50 @@ student  write copies without the solutions to notebooks/student
 from __future__ import annotations
 
 import argparse
+import asyncio
+import base64
+import io
+import os
 import re
 import sys
-import threading
 import time
-from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import nbformat
 from nbformat import NotebookNode
+from PIL import Image
 from tqdm import tqdm
 
-from tools import execute
-
 ROOT = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(ROOT))  # for `python tools/notebooks.py`
+
+from tools import execute  # noqa: E402
+
 FOLDER = ROOT / "notebooks"
 EXECUTED = ROOT / "build" / "executed"
-CHECK_MARK = "✓ "
+CHECK_MARK = "✓ "  # begins the lines that claim() and check() print
+TRACEBACK_LINES = 12  # of the report of a failure
 
 
 def find(names: Sequence[str]) -> list[Path]:
     """Paths of the notebooks named (with or without .ipynb, or by number), all without names."""
     every = sorted(FOLDER.glob("[0-9][0-9]_*.ipynb"))
-    if not names:
-        return every
     chosen = []
     for name in names:
         stem = Path(name).stem
-        matches = [path for path in every if path.stem == stem or path.stem[:2] == stem]
+        matches = [path for path in every if stem in (path.stem, path.stem[:2])]
         if not matches:
             raise SystemExit(f"no notebook {name!r}; there are: {', '.join(p.stem for p in every)}")
         chosen += matches
-    return chosen
+    return chosen or every
+
+
+def read(path: Path) -> NotebookNode:
+    """A notebook, as it is stored."""
+    return nbformat.read(path, as_version=4)
 
 
 def printed_lines(notebook: NotebookNode) -> list[str]:
@@ -53,101 +64,162 @@ def printed_lines(notebook: NotebookNode) -> list[str]:
 # ---- run -------------------------------------------------------------------------------------
 
 
-def run(names: Sequence[str], jobs: int) -> int:
-    """Execute notebooks and print a table; 1 if any failed."""
-    paths = find(names)
-    total = sum(len(execute.code_cells(nbformat.read(path, as_version=4))) for path in paths)
-    EXECUTED.mkdir(parents=True, exist_ok=True)
-    bar = tqdm(total=total, unit="cell", dynamic_ncols=True)
+@dataclass
+class Result:
+    """What came of executing one notebook.
+
+    Attributes:
+        path: of the notebook.
+        notebook: the executed copy.
+        seconds: wall time, with the start of the kernel.
+        failure: the first cell that failed.
+    """
+
+    path: Path
+    notebook: NotebookNode
+    seconds: float
+    failure: execute.CellFailed | None
+
+    @property
+    def checks(self) -> int:
+        """How many checks passed: lines that claim() and check() print."""
+        return sum(line.startswith(CHECK_MARK) for line in printed_lines(self.notebook))
+
+    def report(self) -> str:
+        """The failing cell and the end of its traceback."""
+        assert self.failure is not None
+        traceback = self.failure.traceback.splitlines()[-TRACEBACK_LINES:]
+        return "\n".join([f"{self.path.name}, {self.failure}", *(f"    {t}" for t in traceback)])
+
+
+async def execute_copy(path: Path, on_cell: Callable[[], Any] = lambda: None) -> Result:
+    """Execute a copy of a notebook, up to the first cell that fails."""
+    begin = time.monotonic()
+    notebook = execute.cleared(read(path))
+    failures = await execute.execute_cells(notebook, path.parent, on_cell=on_cell)
+    return Result(path, notebook, time.monotonic() - begin, next(iter(failures.values()), None))
+
+
+async def execute_all(paths: Sequence[Path], jobs: int) -> list[Result]:
+    """Execute copies of notebooks, `jobs` at a time, with a progress bar that names them."""
+    cells = sum(len(execute.code_cells(read(path))) for path in paths)
+    free = asyncio.Semaphore(jobs)
     running: list[str] = []
-    lock = threading.Lock()
+    with tqdm(total=cells, unit="cell", dynamic_ncols=True) as bar:
 
-    def show(path: Path, begins: bool) -> None:
-        with lock:
-            (running.append if begins else running.remove)(path.stem[:2])
-            bar.set_description("running " + " ".join(running) if running else "done")
+        async def one(path: Path) -> Result:
+            async with free:
+                running.append(path.stem)
+                bar.set_description_str(", ".join(running))
+                result = await execute_copy(path, bar.update)
+                running.remove(path.stem)
+                bar.set_description_str(", ".join(running) or "done")
+            nbformat.write(result.notebook, EXECUTED / path.name)
+            return result
 
-    def one(path: Path) -> tuple[float, int, execute.CellFailed | None]:
-        show(path, begins=True)
-        begin = time.monotonic()
-        failure, checks = None, 0
-        try:
-            notebook = execute.execute(path, on_cell=lambda done, total: bar.update(1))
-            nbformat.write(notebook, EXECUTED / path.name)
-            checks = sum(line.startswith(CHECK_MARK) for line in printed_lines(notebook))
-        except execute.CellFailed as error:
-            failure = error
-        show(path, begins=False)
-        return time.monotonic() - begin, checks, failure
+        return await asyncio.gather(*map(one, paths))
 
-    with ThreadPoolExecutor(jobs) as pool:
-        results = list(pool.map(one, paths))
-    bar.close()
 
-    width = max(len(path.stem) for path in paths)
+def run(names: Sequence[str], jobs: int) -> int:
+    """Execute notebooks and print a table; 1 if any failed. The notebooks are not changed."""
+    paths = find(names)
+    EXECUTED.mkdir(parents=True, exist_ok=True)
+    begin = time.monotonic()
+    results = asyncio.run(execute_all(paths, jobs))
+    seconds = time.monotonic() - begin
+
+    width = max([len(path.stem) for path in paths], default=8)
     print(f"\n{'notebook':{width}}  seconds  checks passed")
-    for path, (seconds, checks, failure) in zip(paths, results, strict=True):
-        print(f"{path.stem:{width}}  {seconds:7.1f}  {'FAILED' if failure else checks:>13}")
-    print(f"{'all':{width}}  {sum(r[0] for r in results):7.1f}  {sum(r[1] for r in results):13d}")
-    for path, (_, _, failure) in zip(paths, results, strict=True):
-        if failure is not None:
-            print(f"\n{path.name}, {failure}\n{failure.traceback}")
-    return int(any(failure for _, _, failure in results))
+    for result in results:
+        outcome = "FAILED" if result.failure else str(result.checks)
+        print(f"{result.path.stem:{width}}  {result.seconds:7.1f}  {outcome:>13}")
+    print(f"{'all':{width}}  {seconds:7.1f}  {sum(result.checks for result in results):13d}")
+    failed = [result for result in results if result.failure is not None]
+    for result in failed:
+        print(f"\n{result.report()}")
+    return int(bool(failed))
 
 
 # ---- refresh ---------------------------------------------------------------------------------
 
 
-def normalised(notebook: NotebookNode, stored: NotebookNode) -> NotebookNode:
-    """An executed notebook as it is to be stored.
+def lean_png(data: str) -> str:
+    """A picture in base64 without the text that names its maker, and in the fewest bytes."""
+    buffer = io.BytesIO()
+    Image.open(io.BytesIO(base64.b64decode(data))).save(buffer, "PNG", optimize=True)
+    return base64.b64encode(buffer.getvalue()).decode()
 
-    Without widget views and the state of widgets; outputs of `gpu` cells that were recorded with a
-    GPU are kept where this machine had none.
+
+def without_folders(traceback: list[str]) -> list[str]:
+    """A traceback without the folders of this machine's Python, packages and checkout."""
+    start, packages = r"(?:~|[A-Za-z]:)?[\\/]", r"(?:site-packages|lib[\\/]python3[.\d]*)[\\/]"
+    folders = re.compile(rf"{start}(?:[^\s'\"\x1b]*[\\/])?{packages}")
+    here = f"{ROOT}{os.sep}"
+    return [folders.sub("", line.replace(here, "")) for line in traceback]
+
+
+def normalised(notebook: NotebookNode, stored: NotebookNode) -> NotebookNode:
+    """An executed notebook as it is to be stored: the same bytes whenever it is executed.
+
+    Without widget views, the versions of Python and matplotlib, and the folders of this machine.
+    Outputs of `gpu` cells that were recorded with a GPU are kept where this machine had none.
+
+    Args:
+        notebook: executed; changed in place.
+        stored: as it was before.
+
+    Raises:
+        CellFailed: a cell wrote on stderr.
     """
-    notebook.metadata = {
-        "kernelspec": {
-            "display_name": "Python 3 (ipykernel)",
-            "language": "python",
-            "name": "python3",
-        },
-        "language_info": {"name": "python", "file_extension": ".py", "mimetype": "text/x-python"},
-    }
-    for cell, old in zip(execute.code_cells(notebook), execute.code_cells(stored), strict=True):
+    notebook.metadata = nbformat.from_dict(
+        {
+            "kernelspec": {
+                "display_name": "Python 3 (ipykernel)",
+                "language": "python",
+                "name": "python3",
+            },
+            "language_info": {
+                "name": "python",
+                "file_extension": ".py",
+                "mimetype": "text/x-python",
+            },
+        }
+    )
+    pairs = zip(execute.code_cells(notebook), execute.code_cells(stored), strict=True)
+    for number, (cell, old) in enumerate(pairs, start=1):
         cell.metadata.pop("execution", None)
         cell.outputs = execute.without_widgets(cell.outputs)
         for output in cell.outputs:
             if output.get("name") == "stderr":
-                raise execute.CellFailed(cell.execution_count, cell, f"on stderr: {output.text}")
-            if "metadata" in output:
-                output.metadata = {}
-        skipped = any(execute.SKIPPED_WITHOUT_CUDA in o.get("text", "") for o in cell.outputs)
-        recorded = old.outputs and not any(
-            execute.SKIPPED_WITHOUT_CUDA in o.get("text", "") for o in old.outputs
-        )
-        if "gpu" in execute.tags(cell) and skipped and recorded:
-            cell.outputs = old.outputs
+                raise execute.CellFailed(number, cell, f"on stderr: {output.text}")
+            if output.output_type == "error":
+                output.traceback = without_folders(output.traceback)
+            if "image/png" in output.get("data", {}):
+                output.data["image/png"] = lean_png(output.data["image/png"])
+        if "gpu" in execute.tags(cell) and execute.recorded_without_cuda(cell.outputs):
+            if old.outputs and not execute.recorded_without_cuda(old.outputs):
+                cell.outputs = old.outputs
     notebook.nbformat, notebook.nbformat_minor = 4, 5
+    nbformat.validate(notebook)
     return notebook
 
 
 def refresh(names: Sequence[str]) -> int:
     """Record the outputs of notebooks anew; a notebook with a failing cell is left as it is."""
-    if not names:
-        raise SystemExit("refresh: say which, for example: make refresh NB=04_two_regressions")
     status = 0
     for path in find(names):
-        begin = time.monotonic()
-        stored = nbformat.read(path, as_version=4)
+        stored = read(path)
+        result = asyncio.run(execute_copy(path))
         try:
-            notebook = normalised(execute.execute(path), stored)
+            if result.failure is not None:
+                raise result.failure
+            nbformat.write(normalised(result.notebook, stored), path)
         except execute.CellFailed as failure:
-            print(f"{path.name} is left as it was, {failure}\n{failure.traceback}")
+            result.failure = failure
+            print(f"left as it was: {result.report()}")
             status = 1
-            continue
-        nbformat.validate(notebook)
-        nbformat.write(notebook, path)
-        seconds, size = time.monotonic() - begin, path.stat().st_size / 1000
-        print(f"{path.name}: {seconds:.1f} s, {size:.0f} kB")
+        else:
+            print(f"{path.name}: {result.seconds:.1f} s, {path.stat().st_size / 1000:.0f} kB")
     return status
 
 
@@ -159,12 +231,12 @@ def student_copy(notebook: NotebookNode) -> NotebookNode:
     for cell in execute.code_cells(notebook):
         if "solution" not in execute.tags(cell):
             continue
-        checks = re.findall(r"^check\(.*\)$", cell.source, re.MULTILINE)
+        checks = re.findall(r"^check\(.*, answer\)$", cell.source, re.MULTILINE)
         if not checks:
-            raise ValueError(f"cell {cell.id}: a solution has to end in check(..., answer)")
-        cell.source = "answer = ...  # your answer\n" + "\n".join(checks)
+            raise ValueError(f'cell {cell.id}: a solution has to end in check("...", answer)')
+        cell.source = "\n".join(["answer = ...  # your answer", *checks])
         cell.outputs, cell.execution_count = [], None
-        cell.metadata.pop("jupyter", None)
+        cell.metadata.pop("jupyter", None)  # which hides the solution
     return notebook
 
 
@@ -173,8 +245,8 @@ def student() -> int:
     folder = FOLDER / "student"
     folder.mkdir(exist_ok=True)
     for path in find([]):
-        nbformat.write(student_copy(nbformat.read(path, as_version=4)), folder / path.name)
-        print(f"notebooks/student/{path.name}")
+        nbformat.write(student_copy(read(path)), folder / path.name)
+        print(f"{folder.name}/{path.name}")
     return 0
 
 
@@ -183,18 +255,24 @@ def main(arguments: Sequence[str] | None = None) -> int:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     commands = parser.add_subparsers(dest="command", required=True)
-    for name in ("run", "refresh"):
+    for name, count in (("run", "*"), ("refresh", "+")):
         command = commands.add_parser(name)
-        command.add_argument("names", nargs="*", help="notebooks, such as 04_two_regressions or 04")
+        command.add_argument("names", nargs=count, help="such as 04_two_regressions or 04")
     commands.choices["run"].add_argument("--jobs", type=int, default=2, help="how many at a time")
     commands.add_parser("student")
     options = parser.parse_args(arguments)
-    if options.command == "run":
-        return run(options.names, options.jobs)
-    if options.command == "refresh":
-        return refresh(options.names)
-    return student()
+    try:
+        if options.command == "run":
+            return run(options.names, options.jobs)
+        if options.command == "refresh":
+            return refresh(options.names)
+        return student()
+    except KeyboardInterrupt:
+        print("interrupted; the kernels are stopped", file=sys.stderr)
+        return 130
 
 
 if __name__ == "__main__":
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(encoding="utf-8", errors="replace")  # Windows pipes
     sys.exit(main())

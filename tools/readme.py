@@ -10,6 +10,7 @@ import base64
 import difflib
 import re
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 import nbformat
@@ -21,8 +22,9 @@ PICTURE_CALL = "plot_method_map("  # the cell of notebook 00 that draws it
 
 
 def front_matter(path: Path) -> dict[str, str]:
-    """Title, promise and time of a notebook, from its first cell; ValueError names what is wrong."""
-    text = nbformat.read(path, as_version=4).cells[0].source
+    """Title, promise and time, from a notebook's first cell; ValueError names what is wrong."""
+    cells = nbformat.read(path, as_version=4).cells
+    text = cells[0].source if cells and cells[0].cell_type == "markdown" else ""
     patterns = {
         "title": r"\A# (\d\d · .+)$",
         "promise": r"^\*\*Promise\.\*\* (.+)$",
@@ -40,10 +42,10 @@ def front_matter(path: Path) -> dict[str, str]:
     return found
 
 
-def table(folder: Path = ROOT / "notebooks") -> str:
+def table() -> str:
     """The table of notebooks, in Markdown."""
     lines = ["| notebook | what you learn | to read + to run |", "|---|---|---|"]
-    for path in sorted(folder.glob("*.ipynb")):
+    for path in sorted((ROOT / "notebooks").glob("*.ipynb")):
         front = front_matter(path)
         link = f"[{front['title']}](notebooks/{path.name})"
         lines.append(f"| {link} | {front['promise']} | {front['time']} s |")
@@ -70,15 +72,19 @@ def picture() -> bytes:
     raise ValueError(f"00_start_here.ipynb: no cell with {PICTURE_CALL}...) holds a picture")
 
 
-def main() -> int:
+def main(argv: Sequence[str] | None = None) -> int | str:
+    """The exit status, or the message of a failure."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--check", action="store_true", help="write nothing, exit 1 if stale")
-    arguments = parser.parse_args()
+    arguments = parser.parse_args(argv)
     path, picture_path = ROOT / "README.md", ROOT / PICTURE
     old = path.read_text(encoding="utf-8")
-    new = with_table(old)
+    try:
+        new = with_table(old)
+    except ValueError as error:
+        return f"tools/readme.py: {error}"
     if not arguments.check:
-        path.write_text(new, encoding="utf-8")
+        path.write_text(new, encoding="utf-8", newline="\n")
         picture_path.parent.mkdir(exist_ok=True)
         picture_path.write_bytes(picture())
         return 0

@@ -5,14 +5,18 @@ from mtl_utils.datasets.digits import overlapping_digits
 from mtl_utils.datasets.glyphs import glyph_attributes
 from mtl_utils.datasets.synthetic import RelatedTasks, related_regressions
 from mtl_utils.datasets.tabular import diamonds
+from mtl_utils.datasets.text import foldoc, movie_genres, reuters
 from mtl_utils.datasets.toy import two_regressions
 
 __all__ = [
     "MultiTaskData",
     "RelatedTasks",
     "diamonds",
+    "foldoc",
     "glyph_attributes",
+    "movie_genres",
     "overlapping_digits",
     "related_regressions",
+    "reuters",
     "two_regressions",
 ]

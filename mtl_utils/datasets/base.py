@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -34,18 +35,22 @@ class MultiTaskData:
             tensors = getattr(self, split)
             if tensors and len(tensors) != len(self.tasks) + 1:
                 raise ValueError(
-                    f"{split}: expected {self.n_tasks + 1} tensors (inputs, targets), got {len(tensors)}"
+                    f"{split}: expected {self.n_tasks + 1} tensors (inputs, targets), "
+                    f"got {len(tensors)}"
                 )
             if len({len(t) for t in tensors}) > 1:
                 raise ValueError(f"{split}: lengths differ: {[len(t) for t in tensors]}")
 
     @property
     def n_tasks(self) -> int:
+        """Number of tasks K."""
         return len(self.tasks)
 
-    def to(self, *args, **kwargs) -> MultiTaskData:
+    def to(self, *args: Any, **kwargs: Any) -> MultiTaskData:
         """A copy with the tensors moved, as `Tensor.to`; integer targets keep their type."""
-        dtype = kwargs.pop("dtype", None)
+        dtypes = [a for a in args if isinstance(a, torch.dtype)]
+        args = tuple(a for a in args if not isinstance(a, torch.dtype))
+        dtype = kwargs.pop("dtype", dtypes[0] if dtypes else None)
 
         def move(tensor: Tensor) -> Tensor:
             if dtype is not None and tensor.is_floating_point():
@@ -74,6 +79,6 @@ def check_count(name: str, value: int, least: int = 1) -> None:
         raise ValueError(f"{name}: expected an integer of at least {least}, got {value!r}")
 
 
-def as_float(array) -> Tensor:
+def as_float(array: Any) -> Tensor:
     """A tensor of torch's default number type."""
     return torch.as_tensor(array, dtype=torch.get_default_dtype())

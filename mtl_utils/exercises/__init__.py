@@ -47,12 +47,14 @@ class Exercise:
     def _matches(self, answer: Any, want: Any) -> bool:
         if callable(want):
             return bool(want(answer))
+        if isinstance(answer, torch.Tensor):
+            answer = answer.detach().cpu().numpy()
+        if isinstance(answer, np.ndarray) and answer.ndim == 0:
+            answer = answer.item()
         if isinstance(want, str):
             return isinstance(answer, str) and answer.strip().lower() == want.lower()
         if isinstance(want, bool):
             return isinstance(answer, bool | np.bool_) and bool(answer) == want
-        if isinstance(answer, torch.Tensor):
-            answer = answer.detach().cpu().numpy()
         given, wanted = np.asarray(answer, dtype=float), np.asarray(want, dtype=float)
         return given.shape == wanted.shape and np.allclose(given, wanted, rtol=self.rtol, atol=1e-9)
 

@@ -7,8 +7,9 @@ they combine them, as a function of the K x K Gramian (`coefficients`).
 
 from __future__ import annotations
 
+import copy
 import inspect
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from numbers import Real
 from typing import Any
 
@@ -27,7 +28,7 @@ OBSERVABLE = {
 }
 
 
-def register(name: str):
+def register(name: str) -> Callable[[type[Weighting]], type[Weighting]]:
     """Class decorator: make a rule known to `make_weighting` under `name`."""
 
     def decorate(cls: type[Weighting]) -> type[Weighting]:
@@ -170,13 +171,18 @@ class Weighting(nn.Module):
     # ---- state -----------------------------------------------------------------------------
 
     def get_extra_state(self) -> dict[str, Any]:
-        return {
-            key: value.clone() if isinstance(value, Tensor) else value
-            for key, value in self.memory.items()
-        }
+        return {"rule": [self.name, self.n_tasks], **copy.deepcopy(self.memory)}
 
     def set_extra_state(self, state: dict[str, Any]) -> None:
-        self.memory = dict(state)
+        state = copy.deepcopy(state)
+        rule = state.pop("rule", None)
+        if rule != [self.name, self.n_tasks]:
+            given = "no weighting" if rule is None else f"{rule[0]} with n_tasks={rule[1]}"
+            raise ValueError(
+                f"state_dict: expected that of {self.name} with n_tasks={self.n_tasks}, "
+                f"got that of {given}"
+            )
+        self.memory = state
 
     def extra_repr(self) -> str:
         return f"n_tasks={self.n_tasks}"
@@ -185,6 +191,8 @@ class Weighting(nn.Module):
 
     def _check_vector(self, key: str, values: Tensor | Sequence[float]) -> Tensor:
         try:
+            if hasattr(values, "to_list"):  # a pandas series
+                values = values.to_list()
             vector = torch.as_tensor(values).detach()
         except (TypeError, ValueError, RuntimeError) as error:
             raise ValueError(f"{key}: expected {self.n_tasks} numbers, got {values!r}") from error
@@ -193,6 +201,8 @@ class Weighting(nn.Module):
                 f"{key}: expected a 1-D tensor of K = {self.n_tasks} values, "
                 f"got shape {tuple(vector.shape)}"
             )
+        if vector.is_complex():
+            raise ValueError(f"{key}: expected real numbers, got {vector.dtype}")
         if not vector.is_floating_point():
             vector = vector.to(torch.get_default_dtype())
         _refuse_tasks(key, vector, ~torch.isfinite(vector), "expected finite values")
@@ -274,6 +284,11 @@ class LossWeighting(Weighting):
         reason = f"the weights of {self.name} are no longer finite; its losses or parameters are"
         reason += " out of range"
         _refuse_tasks("weights", weights, ~torch.isfinite(weights), reason)
+        if not all(bool(torch.isfinite(gradient).all()) for gradient in own_gradients):
+            raise ValueError(
+                f"losses: the gradient in the parameters of {self.name} is not finite; its losses "
+                f"or parameters are out of range, got losses {losses.detach().tolist()}"
+            )
         losses.backward(weights)
         for parameter, gradient in zip(own, own_gradients, strict=True):
             gradients.accumulate(parameter, gradient)

@@ -1,4 +1,14 @@
-"""Text that holds numbers, compared: words exactly, numbers to the digits that are shown."""
+"""Text that holds numbers, compared: words exactly, numbers to the digits that are shown.
+
+The rule for two numbers, stored and new:
+
+* Integers are equal, whatever the tolerance: a count or a label is never "almost" right.
+* Of two decimal numbers the one with more decimals gives the unit: 0.123 and 0.124 agree, and so
+  do 0.5 and 0.5001, but not 0.5 and 0.5999. Python prints as many digits as it needs, so that a
+  number with few digits is often an exact one.
+* Differences below 1e-9 of the number, or below 1e-12, are rounding noise: 2.2e-16 and 0.0 agree.
+* A cell's own tolerance takes the place of the last two rules; it may be wider or tighter.
+"""
 
 from __future__ import annotations
 
@@ -6,57 +16,89 @@ import math
 import re
 from typing import Any
 
-# A number that stands alone: not part of a name (x2), a version (1.2.3) or a unit (12px).
+NOISE_RTOL, NOISE_ATOL = 1e-9, 1e-12
+
+# A number that stands alone: not a part of a name (x2), of a version (1.2.3) or of a word (3rd).
+# A letter may follow decimals (1.5x, 0.25s).
 NUMBER = re.compile(
-    r"(?<![\w.])[-+]?(?:(?:\d{1,3}(?:,\d{3})+|\d+)(?:\.\d*)?|\.\d+)(?:[eE][-+]?\d+)?(?![\w]|\.\d)"
-    r"|(?<![\w.])[-+]?(?:nan|inf)(?!\w)"
+    r"(?<![\w.])[-+−]?"
+    r"(?:(?:\d{1,3}(?:,\d{3})+|\d+)(?:\.\d*)?|\.\d+)(?:[eE][-+]?\d+)?(?!\w|\.\d)"
+    r"|(?<![\w.])[-+−]?\d+\.\d+(?=[A-Za-zµ])"
+    r"|(?<![\w.])[-+−]?(?:nan|inf)(?!\w)"
 )
 
 
+def value(token: str) -> float:
+    """The number that a piece of text shows."""
+    return float(token.replace(",", "").replace("−", "-"))
+
+
 def unit_of_last_digit(token: str) -> float | None:
-    """How much one unit of the last shown digit is worth; None for an integer."""
-    match = re.fullmatch(r"[-+]?\d*(?:\.(\d*))?(?:[eE]([-+]?\d+))?", token.replace(",", ""))
-    if match is None:  # nan, inf
-        return 0.0
-    decimals, exponent = match.groups()
-    if decimals is None and exponent is None:
+    """What one unit of the last decimal is worth; None without decimals (3, 2., 1e-05, nan)."""
+    match = re.search(r"\.(\d+)(?:[eE]([-+]?\d+))?$", token)
+    if match is None:
         return None
-    return 10.0 ** (int(exponent or 0) - len(decimals or ""))
+    decimals, exponent = match.groups()
+    return 10.0 ** (int(exponent or 0) - len(decimals))
 
 
-def numbers_agree(stored: str, new: str, rtol: float = 0.0, atol: float = 0.0) -> bool:
-    """Whether two shown numbers agree: to one unit of the last shown digit, integers exactly, or
-    within atol + rtol * |stored| where a cell says so."""
-    if stored == new:
+def is_integer(token: str) -> bool:
+    """Whether the text shows a whole number, without point or exponent."""
+    return re.fullmatch(r"[-+−]?[\d,]+", token) is not None
+
+
+def numbers_agree(
+    stored: str, new: str, rtol: float | None = None, atol: float | None = None
+) -> bool:
+    """Whether two shown numbers agree, by the rule at the head of this file.
+
+    Args:
+        stored, new: the numbers as they are shown.
+        rtol, atol: a cell's own tolerance, |new - stored| <= atol + rtol * |stored|.
+    """
+    a, b = value(stored), value(new)
+    if a == b or (math.isnan(a) and math.isnan(b)):
         return True
-    a, b = float(stored.replace(",", "")), float(new.replace(",", ""))
-    if not (math.isfinite(a) and math.isfinite(b)):
-        return (math.isnan(a) and math.isnan(b)) or a == b
-    if rtol or atol:  # a cell's own tolerance replaces the default one: it may be tighter
-        return abs(a - b) <= atol + rtol * abs(a)
-    units = unit_of_last_digit(stored), unit_of_last_digit(new)
-    if units[0] is None or units[1] is None:
-        return a == b
-    return abs(a - b) <= max(units) * (1 + 1e-6)
+    if not (math.isfinite(a) and math.isfinite(b)) or (is_integer(stored) and is_integer(new)):
+        return False
+    if rtol is not None or atol is not None:
+        return abs(a - b) <= (atol or 0.0) + (rtol or 0.0) * abs(a)
+    units = [unit for unit in map(unit_of_last_digit, (stored, new)) if unit is not None]
+    shown = min(units, default=0.0) * (1 + 1e-6)  # 0.124 - 0.123 is a little more than 0.001
+    return abs(a - b) <= max(shown, NOISE_RTOL * abs(a), NOISE_ATOL)
 
 
-def text_difference(stored: str, new: str, rtol: float = 0.0, atol: float = 0.0) -> str | None:
+def words(text: str) -> str:
+    """The text with its numbers taken out, and with the blanks that pad them to columns."""
+    text = re.sub(r"[ \t]+", " ", NUMBER.sub(" \0 ", text))
+    return re.sub(r" ?\n ?", "\n", text).strip(" ")
+
+
+def text_difference(
+    stored: str, new: str, rtol: float | None = None, atol: float | None = None
+) -> str | None:
     """What differs between two texts, in words; None if they agree."""
     if stored == new:
         return None
-    words = [re.sub(r"\s+", " ", NUMBER.sub("#", text)).strip() for text in (stored, new)]
-    if words[0] != words[1]:
+    if words(stored) != words(new):
         return f"the words differ:\n--- stored\n{stored}\n--- new\n{new}"
-    pairs = zip(NUMBER.findall(stored), NUMBER.findall(new), strict=True)
-    wrong = [(a, b) for a, b in pairs if not numbers_agree(a, b, rtol, atol)]
+    before, after = NUMBER.findall(stored), NUMBER.findall(new)
+    if before == after:  # only blanks differ, and no number explains them
+        return f"the blanks differ:\n--- stored\n{stored}\n--- new\n{new}"
+    wrong = [
+        f"{a} → {b}"
+        for a, b in zip(before, after, strict=True)
+        if not numbers_agree(a, b, rtol, atol)
+    ]
     if not wrong:
         return None
-    listed = ", ".join(f"{a} → {b}" for a, b in wrong[:10])
     more = f" and {len(wrong) - 10} more" if len(wrong) > 10 else ""
-    return f"numbers differ (stored → new): {listed}{more}"
+    return f"numbers differ (stored → new): {', '.join(wrong[:10])}{more}"
 
 
-def data_difference(stored: Any, new: Any, rtol: float = 0.0, atol: float = 0.0) -> str | None:
+def data_difference(
+    stored: Any, new: Any, rtol: float | None = None, atol: float | None = None
+) -> str | None:
     """What differs between two JSON values, in words; None if they agree."""
     if isinstance(stored, str) and isinstance(new, str):
         return text_difference(stored, new, rtol, atol)
@@ -69,10 +111,13 @@ def data_difference(stored: Any, new: Any, rtol: float = 0.0, atol: float = 0.0)
             return f"the lengths differ: {len(stored)} → {len(new)}"
         pairs = list(zip(stored, new, strict=True))
     elif isinstance(stored, float) and isinstance(new, float):
-        close = math.isclose(stored, new, rel_tol=rtol or 1e-9, abs_tol=atol or 1e-12)
-        return None if close else f"numbers differ: {stored} → {new}"
+        if rtol is None and atol is None:  # all digits are there: only noise may differ
+            rtol, atol = NOISE_RTOL, NOISE_ATOL
+        close = numbers_agree(repr(stored), repr(new), rtol, atol)
+        return None if close else f"numbers differ (stored → new): {stored} → {new}"
     else:
-        return None if stored == new else f"the values differ: {stored!r} → {new!r}"
+        same = stored == new and isinstance(stored, bool) == isinstance(new, bool)
+        return None if same else f"the values differ: {stored!r} → {new!r}"
     for a, b in pairs:
         if (difference := data_difference(a, b, rtol, atol)) is not None:
             return difference
