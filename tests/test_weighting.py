@@ -351,11 +351,18 @@ def test_the_state_dict_is_a_snapshot(name):
     run(weighting, 2, seed=0)
     memory = weighting.get_extra_state()
     frozen = copy.deepcopy(memory)
+    weighting.weights.fill_(9)
+    assert same_state(memory, frozen)
     run(weighting, 2, seed=1)
     assert same_state(memory, frozen)
     other = make(name, 3)
     other.set_extra_state(memory)
     run(other, 2, seed=2)
+    assert same_state(memory, frozen)
+    for each in (weighting, other):  # not even a change in place shows
+        for value in each.memory.values():
+            if isinstance(value, torch.Tensor):
+                value.fill_(9)
     assert same_state(memory, frozen)
 
 

@@ -1,6 +1,7 @@
 """Losses in, task weights out. See `base.py` for the interface."""
 
-from mtl_utils.weighting import loss  # noqa: F401  (importing a module registers its rules)
+# Importing a module registers its rules, in the order in which the course meets them.
+from mtl_utils.weighting import loss, history, scalarisation  # noqa: F401  # isort: skip
 from mtl_utils.weighting.base import (
     GradientWeighting,
     LossWeighting,
