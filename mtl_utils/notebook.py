@@ -124,7 +124,8 @@ def claim(text: str, got: Any, want: Any = True, rtol: float = 1e-9, atol: float
             f"{text}: got {got}, expected {want} (largest difference {difference:.3g}, "
             f"rtol {rtol:g}, atol {atol:g})"
         )
-    if left.ndim == 0 and right.ndim == 0 and (rtol > 1e-6 or atol > 1e-6):
+    approximate = rtol > 1e-6 or atol > 1e-6
+    if approximate and left.ndim == 0 and right.ndim == 0 and abs(left) > atol:
         print(f"✓ {text}: {float(left):.4g} against {float(right):.4g}")
     else:
         print(f"✓ {text}")

@@ -147,8 +147,9 @@ def plot_method_map(
                     "facecolor": color if filled else "white",
                 },
             )
-    ax.annotate("", xy=(4.5, 1.15), xytext=(-0.5, 1.15), arrowprops={"arrowstyle": "->"})
-    ax.text(2, 1.3, "reads more, costs more", ha="center", fontsize=9)
+    arrow = {"arrowstyle": "->", "color": "0.3"}
+    ax.annotate("", xy=(len(reads) - 0.5, 1.15), xytext=(-0.5, 1.15), arrowprops=arrow)
+    ax.text((len(reads) - 1) / 2, 1.3, "reads more, costs more", ha="center", fontsize=9)
     longest = methods["reads"].value_counts().max()
     ax.set(xlim=(-0.6, len(reads) - 0.4), ylim=(-1.6 - 0.78 * longest, 1.8))
     ax.set_title("What a weighting method reads decides what it costs")

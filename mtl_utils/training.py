@@ -76,8 +76,9 @@ def train(
         tasks: names of the tasks for the history; default "task 0", "task 1", ...
         shared: shared parameters; default, for rules that need them, `model.trunk.parameters()`
             where there is a trunk.
-        observe: function of (model, *batch), called before each step without gradients; what it
-            returns is handed to `weighting.observe`, such as {"kpis": ...} or {"val_losses": ...}.
+        observe: function of (model, *batch), called before each step in evaluation mode without
+            gradients; what it returns is handed to `weighting.observe`, such as {"kpis": ...} or
+            {"val_losses": ...}.
             The epoch's `train_losses`, and `losses_after_step` for rules that ask for them, are
             handed over by the loop itself.
         evaluate: called after each epoch, in evaluation mode without gradients; returns for each
@@ -97,6 +98,13 @@ def train(
     trunk = getattr(model, "trunk", None)
     if shared is None and weighting.needs_shared and isinstance(trunk, nn.Module):
         shared = list(trunk.parameters())
+    learned = {id(p) for group in optimizer.param_groups for p in group["params"]}
+    for own, parameter in weighting.named_parameters():
+        if parameter.requires_grad and id(parameter) not in learned:
+            raise ValueError(
+                f"optimizer: it does not hold {own!r} of the weighting {weighting.name!r}; "
+                "add weighting.parameters()"
+            )
     parts = {"model": model, "weighting": weighting, "optimizer": optimizer}
     if scheduler is not None:
         parts["scheduler"] = scheduler
@@ -111,8 +119,10 @@ def train(
         weights, steps = torch.zeros(()), 0
         for batch in loader:
             if observe is not None:
+                model.eval()
                 with torch.no_grad():
                     weighting.observe(**observe(model, *batch))
+                model.train()
             task_losses, features = _losses_and_features(losses, model, batch)
             optimizer.zero_grad()
             step_weights = weighting.backward(task_losses, shared=shared, features=features)

@@ -187,7 +187,7 @@ def test_observe_is_called_before_each_step_without_gradients():
         return {"kpis": [0.25, 0.75]}
 
     setting.train(1, observe=observe)
-    assert calls == [(5, 2, False, True)] * 4 + [(3, 2, False, True)]
+    assert calls == [(5, 2, False, False)] * 4 + [(3, 2, False, False)]
     assert seen[:-1] == [{"kpis": [0.25, 0.75]}] * 5 and list(seen[-1]) == ["train_losses"]
 
 
@@ -409,3 +409,36 @@ def test_a_nan_stops_the_training_before_it_reaches_a_parameter():
 def test_accuracy():
     logits = torch.tensor([[1.0, 2.0], [3.0, 0.0], [0.0, 1.0], [5.0, 4.0]])
     assert accuracy(logits, torch.tensor([1, 0, 0, 0])) == 0.75
+
+
+def test_a_rule_whose_parameters_do_not_learn_is_refused():
+    data = (torch.randn(8, 1), torch.randn(8, 1), torch.randn(8, 1))
+    model = HardSharing(mlp(1, 4, last=True), [nn.Linear(4, 1) for _ in range(2)])
+    weighting = make_weighting("uncertainty", n_tasks=2)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    losses = lambda model, x, *ys: torch.stack(  # noqa: E731
+        [((o - y) ** 2).mean() for o, y in zip(model(x), ys, strict=True)]
+    )
+    with pytest.raises(ValueError, match=r"optimizer: it does not hold 'log_vars' .*add weighting"):
+        train(model, losses, batches(data, 4), weighting, optimizer, epochs=1, progress=False)
+
+
+def test_observe_is_called_in_evaluation_mode_before_each_step():
+    data = (torch.randn(8, 1), torch.randn(8, 1), torch.randn(8, 1))
+    model = HardSharing(mlp(1, 4, last=True), [nn.Linear(4, 1) for _ in range(2)])
+    weighting = make_weighting("dtp", n_tasks=2)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    modes = []
+
+    def losses(model, x, *ys):
+        modes.append(model.training)
+        return torch.stack([((o - y) ** 2).mean() for o, y in zip(model(x), ys, strict=True)])
+
+    def observe(model, *batch):
+        modes.append(model.training)
+        return {"kpis": [0.5, 0.9]}
+
+    loader = batches(data, 4)
+    train(model, losses, loader, weighting, optimizer, 1, observe=observe, progress=False)
+    assert modes == [False, True, False, True]
+    assert weighting.weights[0] > weighting.weights[1]
