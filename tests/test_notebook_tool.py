@@ -179,7 +179,9 @@ def test_interrupting_the_runner_kills_the_kernels(folder):
     for n in (1, 2, 3):  # two run at a time, the third must not begin
         source = f"import os, pathlib, time\npathlib.Path('pid{n}').write_text(str(os.getpid()))"
         write(folder / f"0{n}_x.ipynb", f"{source}\ntime.sleep(60)")
-    code = "from pathlib import Path; from tools import notebooks as tool; import sys;"
+    code = "from pathlib import Path; from tools import notebooks as tool; import signal, sys;"
+    # A shell starts what it puts in the background with interrupts ignored.
+    code += "signal.signal(signal.SIGINT, signal.default_int_handler);"
     code += f"tool.FOLDER = Path({str(folder)!r}); tool.EXECUTED = tool.FOLDER / 'executed';"
     runner = subprocess.Popen(
         [sys.executable, "-c", code + "sys.exit(tool.main(['run']))"],
