@@ -23,22 +23,20 @@ EXERCISES = {
     "03.2": Exercise(
         answer=2 * math.log(100),
         hint="Metres to centimetres: errors grow by 100, the squared loss by 100^2. s = log L.",
-        praise="9.2: thousands of steps of 0.001, only for a change of unit",
+        praise="9.2: at least 9210 steps of 0.001, and in practice more (the figure in Scale)",
         mistakes=(
             (math.log(100), "The loss is a squared error: it grows by 100^2."),
             (math.log(100) / 2, "The loss grows by 100^2, and s is the log of the loss."),
         ),
     ),
     "03.3": Exercise(
-        answer=lambda given: math.isclose(given(0.7), 2 * 0.7) and math.isclose(given(2.1), 4.2),
-        hint="The approximate objective is CE / sigma^2 + log sigma. Set its derivative in sigma "
-        "to 0, and give sigma^2 as a function of the cross-entropy.",
-        praise="sigma^2 = 2 CE: twice what the same formula gives for regression",
+        answer=[0.5, 0.5, 1.0],
+        hint="Put each optimum into its weight: sigma^2 = L with weight 1/(2 sigma^2), "
+        "sigma^2 = 2 CE with weight 1/sigma^2, b = L with weight 1/b.",
+        praise="an absolute error speaks twice as loud as a squared one",
         mistakes=(
-            (
-                lambda given: math.isclose(given(0.7), 0.7),
-                "That is the regression form, with its factor 1/2.",
-            ),
+            ([0.5, 0.5, 0.5], "Two are right. The Laplace form has weight 1/b and no 1/2."),
+            ([0.5, 1.0, 1.0], "For classification the optimum is sigma^2 = 2 CE, not CE."),
         ),
     ),
     "03.4": Exercise(
