@@ -13,9 +13,13 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 from torch.func import functional_call, stack_module_state, vmap
+from torch.nn.modules.batchnorm import _BatchNorm
+from tqdm.auto import tqdm
 
-from mtl_utils.notebook import progress as progress_bar
+from mtl_utils.datasets.base import check_count
 from mtl_utils.weighting import LossWeighting
+
+STATELESS = ("equal", "fixed", "uncertainty", "liebel", "imtl_l", "uncertainty_soft")
 
 
 class Member(nn.Module):
@@ -97,6 +101,16 @@ def train_many(
     n_members = len(members)
     if n_members == 0:
         raise ValueError("seeds: expected at least one, got none")
+    check_count("epochs", epochs)
+    check_count("batch_size", batch_size)
+    name = members[0].weighting.name
+    if name not in STATELESS:
+        raise ValueError(
+            f"make: the weighting {name!r} remembers or draws something, which members that run "
+            f"side by side cannot; expected one of {', '.join(STATELESS)}"
+        )
+    if any(isinstance(module, _BatchNorm) for module in members[0].modules()):
+        raise ValueError("make: batch normalisation keeps statistics, which members cannot")
     if own_data and any(len(t) != n_members for t in tensors):
         raise ValueError(f"tensors: with own_data expected [{n_members}, N, ...] each")
     state, buffers = stack_module_state(members)
@@ -116,7 +130,7 @@ def train_many(
     epoch_losses: list[Tensor] = []
     history: dict[str, list[Tensor]] = {name: [] for name in record}
     epoch_range = range(epochs)
-    for _ in progress_bar(epoch_range) if progress else epoch_range:
+    for _ in tqdm(epoch_range, disable=not progress, leave=False):
         order = torch.arange(n_rows).expand(n_members, n_rows)
         if generator is not None:
             order = torch.rand(n_members, n_rows, generator=generator).argsort(1)
@@ -135,7 +149,7 @@ def train_many(
 
     def predict(inputs: Tensor) -> Sequence[Tensor]:
         inputs = inputs.to(device)
-        if not own_data or len(inputs) != n_members:
+        if inputs.dim() == rows[0].dim() - 1:  # [N, ...], the same for all members
             inputs = inputs.expand(n_members, *inputs.shape)
         prefix = "model."
         model_state = {

@@ -99,3 +99,34 @@ def test_bad_input_is_refused():
         train_many(make, losses, data, [0, 1], 1, 10, sgd, own_data=True)
     with pytest.raises(ValueError, match="record: no parameter 'sigma'"):
         train_many(make, losses, data, [0], 1, 10, sgd, record=["sigma"])
+
+
+def test_rules_that_remember_are_refused():
+    data = two_regressions(n=30).train
+    for name in ("dwa", "famo", "random"):
+        with pytest.raises(ValueError, match=f"make: the weighting '{name}' remembers or draws"):
+            train_many(lambda name=name: make(name), losses, data, [0], 1, 10, sgd)
+
+
+def test_batch_normalisation_and_bad_counts_are_refused():
+    data = two_regressions(n=30).train
+
+    def with_norm():
+        model, weighting = make()
+        return nn.ModuleDict({"a": model, "b": nn.BatchNorm1d(2)}), weighting
+
+    with pytest.raises(ValueError, match="make: batch normalisation"):
+        train_many(with_norm, losses, data, [0], 1, 10, sgd)
+    with pytest.raises(ValueError, match="epochs: expected an integer of at least 1"):
+        train_many(make, losses, data, [0], 0, 10, sgd)
+    with pytest.raises(ValueError, match="batch_size: expected an integer"):
+        train_many(make, losses, data, [0], 1, 0, sgd)
+
+
+def test_predict_tells_shared_inputs_by_their_dimensions():
+    sets = [two_regressions(n=30, seed=seed).train for seed in (0, 1)]
+    rows = [torch.stack(tensors) for tensors in zip(*sets, strict=True)]
+    trained = train_many(make, losses, rows, [7, 8], 1, 10, adam, own_data=True, progress=False)
+    two_points = torch.tensor([[0.0], [1.0]])  # as many as members
+    assert trained.predict(two_points)[0].shape == (2, 2, 1)
+    assert trained.predict(rows[0])[0].shape == (2, 30, 1)

@@ -51,3 +51,7 @@ def test_bad_input_is_refused():
         diamonds(10, 10, noise=(1.0,))
     with pytest.raises(ValueError, match="n_train: expected an integer"):
         diamonds(0)
+
+
+def test_a_small_sample_has_all_columns():
+    assert diamonds(n_train=5, n_test=5).train[0].shape == (5, 23)

@@ -62,9 +62,10 @@ def diamonds(
     if len(noise) != len(TASKS):
         raise ValueError(f"noise: expected {len(TASKS)} standard deviations, got {len(noise)}")
     rng = np.random.default_rng(seed)
-    table = table.iloc[rng.permutation(len(table))[: n_train + n_test]]
+    rows = rng.permutation(len(table))[: n_train + n_test]
+    one_hot = pd.get_dummies(table[list(CATEGORICAL)].astype(str)).to_numpy(float)[rows]
+    table = table.iloc[rows]
     numeric = table[list(NUMERIC)].to_numpy(float)
-    one_hot = pd.get_dummies(table[list(CATEGORICAL)].astype(str)).to_numpy(float)
     price = table["price"].to_numpy(float)
     targets = np.c_[price if raw_price else np.log(price), table[["x", "z"]].to_numpy(float)]
 
