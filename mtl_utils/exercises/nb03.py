@@ -33,7 +33,7 @@ EXERCISES = {
         answer=[0.5, 0.5, 1.0],
         hint="Put each optimum into its weight: sigma^2 = L with weight 1/(2 sigma^2), "
         "sigma^2 = 2 CE with weight 1/sigma^2, b = L with weight 1/b.",
-        praise="an absolute error speaks twice as loud as a squared one",
+        praise="yet the pull on the residuals is the same for Laplace and regression: see Laplace",
         mistakes=(
             ([0.5, 0.5, 0.5], "Two are right. The Laplace form has weight 1/b and no 1/2."),
             ([0.5, 1.0, 1.0], "For classification the optimum is sigma^2 = 2 CE, not CE."),
