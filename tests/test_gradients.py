@@ -1,6 +1,7 @@
 """Three ways to the Jacobian of the task losses, against torch's own Jacobian."""
 
 import copy
+from unittest import mock
 
 import pytest
 import torch
@@ -9,12 +10,12 @@ from hypothesis import strategies as st
 from torch import nn
 from torch.func import functional_call, jacrev
 
-from mtl_utils import gradients
+from mtl_utils import gradients, layers
 from mtl_utils.gradients import fork, gramian, jacobian, task_gradients
 from mtl_utils.models import HardSharing
 from tests.rules import HalfSum, few
 
-METHODS = ("loop", "batched", "forked")
+METHODS = ("loop", "batched", "cut", "forked")
 each_method = pytest.mark.parametrize("method", METHODS)
 
 
@@ -47,6 +48,22 @@ TRUNKS = {
     "tied": (Tied, (4,)),
     "conv": (lambda: nn.Sequential(nn.Conv2d(1, 2, 3), nn.MaxPool2d(2), nn.Flatten()), (1, 6, 6)),
     "strided": (lambda: nn.Sequential(nn.Conv1d(2, 3, 3, stride=2), nn.Flatten()), (2, 7)),
+    "conv2": (
+        lambda: nn.Sequential(
+            nn.Conv2d(2, 3, 3, padding=1, stride=2, bias=False),
+            nn.ReLU(),
+            nn.Conv2d(3, 4, (2, 1), dilation=(1, 2)),
+            nn.Flatten(),
+        ),
+        (2, 5, 5),
+    ),
+    "grouped": (lambda: nn.Sequential(nn.Conv2d(2, 4, 2, groups=2), nn.Flatten()), (2, 3, 3)),
+    "transposed": (
+        lambda: nn.Sequential(nn.ConvTranspose2d(2, 3, 2), nn.Flatten()),
+        (2, 3, 3),
+    ),
+    "no bias": (lambda: nn.Sequential(nn.Linear(4, 6, bias=False), nn.Linear(6, 3)), (4,)),
+    "sequence": (lambda: nn.Sequential(nn.Linear(4, 6), nn.Tanh(), nn.Linear(6, 3)), (3, 4)),
     "batch norm": (lambda: nn.Sequential(nn.Linear(4, 3), nn.BatchNorm1d(3)), (4,)),
     "layer norm": (lambda: nn.Sequential(nn.LayerNorm(4), nn.Linear(4, 3), nn.GELU()), (4,)),
     "group norm": (lambda: nn.Sequential(nn.GroupNorm(2, 4), nn.Flatten()), (4, 3)),
@@ -93,9 +110,17 @@ def reference(model, x):
 
 @pytest.mark.filterwarnings("ignore:There is a performance drop")  # attention on a CPU
 @pytest.mark.parametrize("name", TRUNKS)
-@given(seed=st.integers(0, 10_000), n_tasks=st.integers(1, 5))
-@settings(max_examples=6, deadline=None)
-def test_three_ways_agree_with_torch(name, seed, n_tasks):
+@given(seed=st.integers(0, 10_000), n_tasks=st.integers(1, 5), formulas=st.sampled_from("anw"))
+@settings(max_examples=8, deadline=None)
+def test_all_ways_agree_with_torch(name, seed, n_tasks, formulas):
+    """Formulas for the layers: always, never, or where they are cheaper."""
+    choice = {"a": {"return_value": True}, "n": {"return_value": False}}.get(formulas)
+    wraps = choice or {"side_effect": layers._is_cheaper}
+    with mock.patch.object(layers, "_is_cheaper", **wraps):
+        all_ways_agree_with_torch(name, seed, n_tasks)
+
+
+def all_ways_agree_with_torch(name, seed, n_tasks):
     torch.manual_seed(seed)
     trunk, x, width = make_trunk(name)
     model = make_model(trunk, width, n_tasks)
@@ -112,9 +137,18 @@ def test_three_ways_agree_with_torch(name, seed, n_tasks):
         assert rows.shape == (n_tasks, sum(p.numel() for p in shared))
         assert not rows.requires_grad
         torch.testing.assert_close(rows, wanted, rtol=1e-10, atol=1e-10)
-    torch.testing.assert_close(
-        gramian(losses, shared, features), wanted @ wanted.T, rtol=1e-10, atol=1e-10
-    )
+    for method in METHODS:
+        found = gramian(losses, shared, features, method)
+        torch.testing.assert_close(found, wanted @ wanted.T, rtol=1e-10, atol=1e-10)
+    alpha = torch.randn(n_tasks, dtype=torch.float64)
+    for method in METHODS:
+        for ask in ("gramian", "jacobian", "nothing"):
+            task = task_gradients(losses, shared, features, method, retain_graph=True)
+            {"gramian": task.gramian, "jacobian": lambda t=task: t.jacobian}.get(ask, int)()
+            task.fill(alpha)
+            got = torch.cat([p.grad.flatten() for p in shared])
+            torch.testing.assert_close(got, alpha @ wanted, rtol=1e-10, atol=1e-10)
+            model.zero_grad()
     assert all(p.grad is None for p in model.parameters())
 
 
@@ -242,7 +276,7 @@ def test_the_graph_is_freed_unless_kept(method):
     kept = task_gradients(*arguments, retain_graph=True).jacobian
     assert torch.equal(task_gradients(*arguments).jacobian, kept)
     with pytest.raises(RuntimeError, match="second time"):
-        task_gradients(*arguments)
+        _ = task_gradients(*arguments).jacobian
 
 
 @pytest.mark.parametrize("stacked", [True, False])
@@ -276,7 +310,7 @@ def test_the_loop_passes_through_each_head_once():
 
     model = HardSharing(nn.Linear(3, 2), [Head(k) for k in range(4)])
     losses = losses_of(model(torch.ones(1, 3)))
-    task_gradients(losses, model.trunk.parameters(), method="loop")
+    _ = task_gradients(losses, model.trunk.parameters(), method="loop").jacobian
     assert passes == [0, 1, 2, 3]
 
 
@@ -440,7 +474,8 @@ def test_unknown_method():
 def test_auto_takes_the_fork_where_there_is_one():
     model, _, outputs, features = forked_problem()
     losses, shared = losses_of(outputs), list(model.trunk.parameters())
-    assert task_gradients(losses, shared, retain_graph=True).method == "loop"
+    assert task_gradients(losses, shared, retain_graph=True).method == "cut"
+    assert task_gradients(losses * 1.0, shared, retain_graph=True).method == "loop"
     assert task_gradients(losses, shared, features).method == "forked"
 
 

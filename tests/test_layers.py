@@ -21,7 +21,8 @@ each_file = pytest.mark.parametrize("path", FILES, ids=MODULES)
 # but the tests and tools
 BASE = {"gradients", "simplex"}
 LAYERS = {
-    "gradients": set(),
+    "layers": set(),
+    "gradients": {"layers"},
     "simplex": set(),
     "losses": set(),
     "catalogue": set(),
@@ -34,7 +35,7 @@ LAYERS = {
     "training": BASE | {"weighting", "models", "metrics"},
 }
 # of other projects: what the interface needs has to do without the notebooks' packages
-CORE = {"gradients", "simplex", "losses", "weighting", "models", "training"}
+CORE = {"layers", "gradients", "simplex", "losses", "weighting", "models", "training"}
 CORE_NEEDS = {"torch", "numpy", "pandas", "tqdm"}
 
 

@@ -44,8 +44,10 @@ def make(name, n_tasks, **options):
     """A rule with the options it cannot do without, in float64, with something observed."""
     if name == "fixed":
         options = {"weights": torch.arange(1.0, n_tasks + 1), **options}
-    if name == "random":
+    if name in ("random", "pcgrad", "gradvac", "graddrop"):
         options = {"generator": torch.Generator().manual_seed(3), **options}
+    if name == "pareto_mtl":
+        options = {"preferences": torch.eye(n_tasks) + 0.1, "index": 0, **options}
     weighting = make_weighting(name, n_tasks, **options).double()
     for quantity in weighting.observes:
         if quantity != "losses_after_step":
@@ -131,8 +133,8 @@ def test_options_unknown_and_missing():
 @pytest.mark.parametrize("n_tasks", [0, -1, 1.5, True, "2", None])
 def test_n_tasks_refused(name, n_tasks):
     with pytest.raises(ValueError, match=rf"^n_tasks: expected an integer .* got {n_tasks!r}"):
-        options = {"weights": [1.0]} if name == "fixed" else {}
-        make_weighting(name, n_tasks, **options)
+        options = {"fixed": {"weights": [1.0]}, "pareto_mtl": {"preferences": [[1.0]], "index": 0}}
+        make_weighting(name, n_tasks, **options.get(name, {}))
 
 
 # ---- every rule: weights and gradients ----------------------------------------------------------
@@ -146,9 +148,13 @@ def test_weights_are_the_ratio_of_the_gradients_that_arrive(name, n_tasks):
     weights = problem.backward(weighting)
     assert weights.shape == (n_tasks,) and weights.dtype == torch.float64
     assert not weights.requires_grad
+    if name == "graddrop":
+        pytest.skip("takes coordinates of the gradients, not multiples of them")
     torch.testing.assert_close(problem.theta.grad, weights @ shared, rtol=1e-12, atol=1e-12)
     heads = torch.stack([head.grad for head in problem.heads])
     expected = own if name in GRADIENT_RULES else weights * own
+    if name == "db_mtl":  # the heads descend their log loss
+        expected = own / (problem.losses().detach() + weighting.eps)
     torch.testing.assert_close(heads, expected, rtol=1e-12, atol=1e-12)
 
 
@@ -210,12 +216,14 @@ def test_gradients_accumulate_as_with_backward(name):
 @given(seed=st.integers(0, 1000), n_tasks=st.integers(2, 5))
 @few
 def test_permuting_the_tasks_permutes_the_weights(name, seed, n_tasks):
-    if name in ("fixed", "random"):
+    if name in ("fixed", "random", "pcgrad", "gradvac", "pareto_mtl"):
         pytest.skip("depends on the position by design")
     order = permutation(n_tasks, seed)
     problem = Problem(n_tasks, seed=seed)
     generator = torch.Generator().manual_seed(seed)
-    plain, moved = (make_weighting(name, n_tasks).double() for _ in range(2))
+    seeded = {"generator": torch.Generator().manual_seed(3)} if name == "graddrop" else {}
+    plain = make_weighting(name, n_tasks, **copy.deepcopy(seeded)).double()
+    moved = make_weighting(name, n_tasks, **copy.deepcopy(seeded)).double()
     for quantity in plain.observes:
         if quantity != "losses_after_step":
             for row in torch.rand(2, n_tasks, generator=generator, dtype=torch.float64):
@@ -223,7 +231,10 @@ def test_permuting_the_tasks_permutes_the_weights(name, seed, n_tasks):
                 moved.observe(**{quantity: row[order]})
     weights = problem.backward(plain, problem.losses())
     permuted = problem.backward(moved, torch.stack([problem.losses()[k] for k in order]))
-    torch.testing.assert_close(permuted, weights[order], rtol=1e-9, atol=1e-9)
+    if name in GRADIENT_RULES and n_tasks > 3:  # more tasks than parameters: weights not unique
+        rows = problem.gradients()[0]
+        weights, permuted, order = weights @ rows, permuted @ rows[order], slice(None)
+    torch.testing.assert_close(permuted, weights[order], rtol=1e-9, atol=1e-8)
 
 
 @every_rule
@@ -451,6 +462,9 @@ def test_negative_losses(name):
         "log",
         "geometric",
         "famo",
+        "gradnorm",
+        "pareto_mtl",
+        "db_mtl",
     }
     if name in must_refuse:
         state = copy.deepcopy(weighting.state_dict())

@@ -65,14 +65,18 @@ def make_weighting(name: str, n_tasks: int, **options: Any) -> Weighting:
     parameters = list(inspect.signature(cls).parameters.values())[1:]  # after n_tasks
     known_options = [p.name for p in parameters]
     required = [p.name for p in parameters if p.default is inspect.Parameter.empty]
+    engine = {key: options.pop(key) for key in cls.engine_options if key in options}
     for option in options:
         if option not in known_options:
-            expected = ", ".join(known_options) or "none"
+            expected = ", ".join([*known_options, *cls.engine_options]) or "none"
             raise TypeError(f"{option}: weighting {name!r} has no such option; it has: {expected}")
     for option in required:
         if option not in options:
             raise TypeError(f"{option}: weighting {name!r} needs this option")
-    return cls(n_tasks, **options)
+    weighting = cls(n_tasks, **options)
+    if isinstance(weighting, GradientWeighting) and engine:
+        weighting.use(**engine)
+    return weighting
 
 
 class Weighting(nn.Module):
@@ -92,6 +96,8 @@ class Weighting(nn.Module):
     needs_shared = False
     needs_nonnegative = False
     observes: tuple[str, ...] = ()
+    engine_options: tuple[str, ...] = ()
+    generator: torch.Generator | None = None
 
     def __init__(self, n_tasks: int) -> None:
         super().__init__()
@@ -171,7 +177,10 @@ class Weighting(nn.Module):
     # ---- state -----------------------------------------------------------------------------
 
     def get_extra_state(self) -> dict[str, Any]:
-        return {"rule": [self.name, self.n_tasks], **copy.deepcopy(self.memory)}
+        state = {"rule": [self.name, self.n_tasks], **copy.deepcopy(self.memory)}
+        if self.generator is not None:
+            state["generator"] = self.generator.get_state()
+        return state
 
     def set_extra_state(self, state: dict[str, Any]) -> None:
         state = copy.deepcopy(state)
@@ -182,6 +191,8 @@ class Weighting(nn.Module):
                 f"state_dict: expected that of {self.name} with n_tasks={self.n_tasks}, "
                 f"got that of {given}"
             )
+        if self.generator is not None:
+            self.generator.set_state(state.pop("generator"))
         self.memory = state
 
     def extra_repr(self) -> str:
@@ -261,6 +272,16 @@ def check_number(name: str, value: float, interval: str) -> float:
     raise ValueError(f"{name}: expected a number in {interval}, got {value!r}")
 
 
+def check_generator(generator: torch.Generator | None) -> torch.Generator:
+    """A generator on the CPU; without one, one seeded from torch's global generator, so that
+    `torch.manual_seed` governs it."""
+    if generator is None:
+        return torch.Generator().manual_seed(int(torch.randint(2**31, (1,))))
+    if not isinstance(generator, torch.Generator) or generator.device.type != "cpu":
+        raise ValueError(f"generator: expected a torch.Generator on the CPU, got {generator!r}")
+    return generator
+
+
 class LossWeighting(Weighting):
     """Rules that read loss values: one weighted backward pass, whatever K is.
 
@@ -300,28 +321,72 @@ class GradientWeighting(Weighting):
 
     The shared parameters get sum_k alpha_k g_k; every other parameter gets the gradient of its own
     loss(es), unweighted, as in the methods' official code.
+
+    A rule gives `coefficients`, a function of the Gramian, or `_merge`, if it reads coordinates.
+
+    Attributes:
+        plan: in words, how the last call found the task gradients.
     """
 
     needs_shared = True
+    engine_options: tuple[str, ...] = ("gramian", "every")
+    gramian = "exact"
+    every = 1
+    plan: str | None = None
+
+    def use(self, gramian: str = "exact", every: int = 1) -> GradientWeighting:
+        """Choose how the Gramian is found; returns the rule itself.
+
+        Args:
+            gramian: "exact"; "representation" for that of dL_k/dz, z being what the heads read
+                (no pass of each task through the trunk); "last_layer" for that of the last shared
+                layer. All three then give the shared parameters sum_k alpha_k g_k exactly.
+            every: find new coefficients every so many calls, at least 1, and use the last ones
+                between.
+        """
+        kinds = ("exact", "representation", "last_layer")
+        if gramian not in kinds:
+            raise ValueError(f"gramian: expected one of {', '.join(kinds)}, got {gramian!r}")
+        if isinstance(every, bool) or not isinstance(every, int) or every < 1:
+            raise ValueError(f"every: expected an integer of at least 1, got {every!r}")
+        self.gramian, self.every = gramian, every
+        return self
 
     def coefficients(self, gramian: Tensor) -> Tensor:
         """alpha, [K], from the Gramian of the task gradients, [K, K], entry (k, l) = <g_k, g_l>."""
         raise NotImplementedError
 
+    def _combine(self, gramian: Tensor, losses: Tensor) -> Tensor:
+        """alpha, [K], for rules that read the losses too."""
+        return self.coefficients(gramian)
+
     def _backward(
         self, losses: Tensor, shared: list[Tensor] | None, features: Sequence[Tensor] | None
     ) -> Tensor:
         assert shared is not None  # needs_shared
-        task_gradients = gradients.task_gradients(losses, shared, features)
-        gramian = task_gradients.gramian()
-        _refuse_tasks(
-            "losses",
-            gramian.diagonal(),
-            ~torch.isfinite(gramian.diagonal()),
-            "the gradient in the shared parameters is not finite (squared norm shown)",
-        )
-        alpha = self.coefficients(gramian)
-        reason = f"{self.name} found no finite coefficients"
-        _refuse_tasks("weights", alpha, ~torch.isfinite(alpha), reason)
-        task_gradients.fill(alpha)
+        found = gradients.task_gradients(losses, shared, features)
+        calls = self.memory.get("calls", 0)
+        if self.every > 1 and calls % self.every and "alpha" in self.memory:
+            alpha = self.memory["alpha"].to(losses)
+            found.plan += "; coefficients of an earlier call"
+        else:
+            alpha = self._combine(self._gramian(found, losses), losses)
+            reason = f"{self.name} found no finite coefficients"
+            _refuse_tasks("weights", alpha, ~torch.isfinite(alpha), reason)
+        found.fill(alpha)
+        self.plan = found.plan
+        if self.every > 1:
+            self.memory |= {"calls": calls + 1, "alpha": alpha.detach().clone()}
         return alpha
+
+    def _gramian(self, found: gradients.TaskGradients, losses: Tensor) -> Tensor:
+        if self.gramian == "representation":
+            gramian = found.representation_gramian()
+        elif self.gramian == "last_layer":
+            gramian = found.gramian(last_layer=True)
+        else:
+            gramian = found.gramian()
+        squares = gramian.diagonal()
+        reason = "the gradient in the shared parameters is not finite (squared norm shown)"
+        _refuse_tasks("losses", squares, ~torch.isfinite(squares), reason)
+        return gramian

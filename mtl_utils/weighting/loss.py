@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from mtl_utils.weighting.base import LossWeighting, register
+from mtl_utils.weighting.base import LossWeighting, check_generator, register
 
 
 @register("equal")
@@ -59,23 +59,11 @@ class RandomWeights(LossWeighting):
 
     def __init__(self, n_tasks: int, generator: torch.Generator | None = None) -> None:
         super().__init__(n_tasks)
-        if generator is None:
-            seed = int(torch.randint(2**31, (1,)))
-            generator = torch.Generator().manual_seed(seed)
-        if not isinstance(generator, torch.Generator) or generator.device.type != "cpu":
-            raise ValueError(f"generator: expected a torch.Generator on the CPU, got {generator!r}")
-        self.generator = generator
+        self.generator = check_generator(generator)
 
     def objective(self, losses: Tensor) -> Tensor:
         z = torch.randn(self.n_tasks, generator=self.generator, dtype=losses.dtype)
         return (self.n_tasks * torch.softmax(z, 0).to(losses.device) * losses).sum()
-
-    def get_extra_state(self) -> dict:
-        return {**super().get_extra_state(), "generator": self.generator.get_state()}
-
-    def set_extra_state(self, state: dict) -> None:
-        super().set_extra_state({k: v for k, v in state.items() if k != "generator"})
-        self.generator.set_state(state["generator"])
 
 
 FORMS = ("regression", "classification", "laplace")
