@@ -15,8 +15,8 @@ The Gramian J J' needs no J. For a linear layer with inputs a [R, in] and output
 
     <g_k, g_l> = sum of (a a' + 1 1') * (d_k d_l')        (1 1' is the bias)
 
-so with a cut only the d_k travel back through the trunk. Then one backward pass of
-sum_k alpha_k dL_k/dz fills the trunk's gradients. `mtl_utils.layers` has the formulas.
+so with a cut only the d_k travel back through the trunk, and the gradient of the weight in the
+update is (sum_k alpha_k d_k)' a. `mtl_utils.layers` has the formulas.
 """
 
 from __future__ import annotations
@@ -46,13 +46,17 @@ def fork(representation: Tensor, n_tasks: int) -> tuple[Tensor, ...]:
     return tuple(representation.view_as(representation) for _ in range(n_tasks))
 
 
-def accumulate(parameter: Tensor, gradient: Tensor | None) -> None:
-    """Add a gradient to `parameter.grad`, as `Tensor.backward` does."""
+def accumulate(parameter: Tensor, gradient: Tensor | None, fresh: bool = False) -> None:
+    """Add a gradient to `parameter.grad`, as `Tensor.backward` does.
+
+    Args:
+        fresh: nobody else holds the memory of `gradient`, so it need not be copied.
+    """
     if gradient is None:
         return
     gradient = gradient.detach().to(parameter.dtype)
     if parameter.grad is None:
-        parameter.grad = gradient.clone()
+        parameter.grad = gradient if fresh else gradient.clone()
     else:
         parameter.grad.add_(gradient)
 
@@ -115,7 +119,7 @@ def _last_layer(shared: Sequence[Tensor]) -> list[Tensor]:
 class TaskGradients:
     """Gradients of K losses; what is not asked for is not computed.
 
-    Ask for `gramian()` or `jacobian`, then `fill()` once.
+    Ask for `gramian()` or `jacobian` or neither, then `fill()` once.
 
     Attributes:
         shared: the shared parameters.
@@ -156,7 +160,13 @@ class TaskGradients:
                 )
             method = "loop" if edge is None else "cut"
         self.method, self.edge = method, edge
-        leaves, _ = _leaves(losses.grad_fn, set())
+        if edge is None:
+            leaves = _leaves(losses.grad_fn, set())[0]
+        else:
+            self._above = [_leaves(n, {edge.node})[0] for n, _ in losses.grad_fn.next_functions]  # type: ignore[union-attr]
+            self._below = _leaves(edge.node, set())[0]
+            unique = {id(q): q for part in [*self._above, self._below] for q in part}
+            leaves = list(unique.values())
         leaf_ids = {id(leaf) for leaf in leaves}
         self.reached = [id(p) in leaf_ids for p in shared]
         if not any(self.reached):
@@ -172,6 +182,7 @@ class TaskGradients:
             "forked": "all heads in one pass",
         }[method]
         self._jacobian: Tensor | None = None
+        self._layers: layers.Plan | None = None
         self._at_cut: Tensor | None = None  # dL_k/dz, [K, *z.shape]
         self._other_gradients: list[Tensor | None] | None = None
         if method == "forked":
@@ -221,9 +232,11 @@ class TaskGradients:
             self.plan += "; Gramian of the last shared layer"
             return stacked @ stacked.T
         plan = layers.plan(self.edge, part, len(self.losses))
-        blocks = self._through_trunk([*plan.edges, *plan.remaining], retain_graph=True)
-        gramian, described = plan.gramian(blocks)
-        self.plan += "; " + described
+        keep = last_layer or self.retain_graph
+        gramian = plan.gramian(self._through_trunk([*plan.edges, *plan.remaining], keep))
+        self.plan += "; " + plan.words
+        if not last_layer:
+            self._layers = plan
         return gramian
 
     def representation_gramian(self) -> Tensor:
@@ -246,6 +259,11 @@ class TaskGradients:
         head_weights[k] dL_k to that of all others."""
         if self._jacobian is not None:
             self.fill_with(coefficients.to(self._jacobian) @ self._jacobian)
+            return
+        if self._layers is not None:
+            for parameter, gradient in self._layers.update(coefficients):
+                accumulate(parameter, gradient, fresh=True)
+            self._fill_others()
             return
         if self.edge is not None:
             assert self._at_cut is not None
@@ -285,8 +303,9 @@ class TaskGradients:
 
     def _fill_others(self) -> None:
         assert self._other_gradients is not None
+        seen: set[int] = set()
         for parameter, gradient in zip(self.others, self._other_gradients, strict=True):
-            accumulate(parameter, gradient)
+            accumulate(parameter, gradient, fresh=_is_alone(gradient, seen))
 
     # ---- heads -------------------------------------------------------------------------------
 
@@ -310,8 +329,7 @@ class TaskGradients:
             if loss is None:
                 at_cut.append(None)
                 continue
-            root = loss.node if isinstance(loss, GradientEdge) else loss.grad_fn
-            leaves = [q for q in _leaves(root, {self.edge.node})[0] if id(q) in places]
+            leaves = [q for q in self._above[k] if id(q) in places]
             targets: list[Any] = [self.edge, *leaves]
             found = torch.autograd.grad(
                 loss,
@@ -324,7 +342,7 @@ class TaskGradients:
             _add(totals, [places[id(q)] for q in leaves], found[1:])
         example = next(d for d in at_cut if d is not None)
         stacked = torch.stack([torch.zeros_like(example) if d is None else d for d in at_cut])
-        below = [q for q in _leaves(self.edge.node, set())[0] if id(q) in places]
+        below = [q for q in self._below if id(q) in places]
         if below:  # parts of the trunk that are not shared: they get the plain sum
             found = torch.autograd.grad([self.edge], below, [stacked.sum(0)], retain_graph=True)
             _add(totals, [places[id(q)] for q in below], found)
@@ -416,6 +434,16 @@ class TaskGradients:
                 block = parameter.new_zeros(n_tasks, *parameter.shape)
             columns.append(block.detach().reshape(n_tasks, -1))
         return _at_least_single(torch.cat(columns, 1))
+
+
+def _is_alone(gradient: Tensor | None, seen: set[int]) -> bool:
+    """Whether a gradient fills memory of its own, shared with none of those seen."""
+    if gradient is None or gradient.is_sparse or not gradient.is_contiguous():
+        return False
+    storage = gradient.untyped_storage()
+    alone = storage.nbytes() == gradient.nbytes and storage.data_ptr() not in seen
+    seen.add(storage.data_ptr())
+    return alone and gradient._base is None
 
 
 def _at_least_single(rows: Tensor) -> Tensor:

@@ -16,6 +16,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -25,10 +26,12 @@ from torch.nn import functional
 
 @dataclass
 class Use:
-    """One use of one parameter: the node that reads it and the role that it has there."""
+    """One use of one parameter: the node that reads it, the role that it has there, and whether it
+    is transposed first, as the weight of a linear layer is."""
 
-    node: torch.autograd.graph.Node
+    node: Any
     role: str  # "weight", "bias", "embedding" or "other"
+    transposed: bool = False
 
 
 @dataclass
@@ -37,58 +40,75 @@ class Formula:
 
     Attributes:
         kind: "weight", "bias" or "embedding".
+        parameter: what it is for.
         nodes: that use it.
-        with_bias: the bias of the same nodes is included.
+        inputs: rows that the nodes read, [R, in] in all, or the words of an embedding.
+        transposed: as in `Use`.
+        bias: of the same nodes, whose inner products are included, or None.
     """
 
     kind: str
+    parameter: Tensor
     nodes: list
-    with_bias: bool = False
+    inputs: Tensor | None = None
+    transposed: bool = False
+    bias: Tensor | None = None
 
 
-@dataclass
 class Plan:
-    """What has to travel back through the trunk, and what is made of it.
+    """How the inner products of each shared parameter are found.
 
     Attributes:
-        formulas: parameters with a formula.
-        remaining: parameters whose gradients are needed.
+        edges: outputs of the layers with a formula, whose gradients are needed.
+        remaining: parameters whose own gradients are needed.
+        words: how, in words.
     """
 
-    formulas: list[Formula]
-    remaining: list[Tensor]
-    layers: int
+    def __init__(self, formulas: list[Formula], remaining: list[Tensor]) -> None:
+        self.formulas, self.remaining = formulas, remaining
+        self.nodes = list(dict.fromkeys(node for f in formulas for node in f.nodes))
+        self.edges = [GradientEdge(node, 0) for node in self.nodes]
+        counted = sum(f.kind != "bias" for f in formulas)
+        self.words = f"Gramian of {counted} layers by formula, of {len(remaining)} tensors "
+        self.words += "by their gradients"
+        self.blocks: Sequence[Tensor] = ()
 
-    @property
-    def edges(self) -> list[GradientEdge]:
-        """Outputs of the layers with a formula, each once."""
-        return [GradientEdge(node, 0) for node in self._nodes()]
-
-    def _nodes(self) -> list:
-        return list(dict.fromkeys(node for f in self.formulas for node in f.nodes))
-
-    def gramian(self, blocks: Sequence[Tensor]) -> tuple[Tensor, str]:
-        """[K, K], and in words how.
+    def gramian(self, blocks: Sequence[Tensor]) -> Tensor:
+        """Inner products of the task gradients, [K, K].
 
         Args:
             blocks: for each of `edges` and then of `remaining` the gradients of all K losses,
                 [K, *shape].
         """
-        nodes = self._nodes()
-        at = dict(zip(nodes, blocks, strict=False))
-        total: Tensor | None = None
-        for formula in self.formulas:
-            d = torch.cat([_rows_of_outputs(node, at[node]) for node in formula.nodes], 1)
-            part = _inner_products(formula, d)
-            total = part if total is None else total + part
-        for gradient in blocks[len(nodes) :]:
+        self.blocks = blocks
+        parts = [_inner_products(formula, self._rows(formula)) for formula in self.formulas]
+        for gradient in blocks[len(self.nodes) :]:
             rows = _single(gradient.reshape(len(gradient), -1))
-            part = rows @ rows.T
-            total = part if total is None else total + part
-        assert total is not None
-        counted = sum(f.kind != "bias" for f in self.formulas)
-        words = f"Gramian of {counted} layers by formula, of {len(self.remaining)} tensors "
-        return total, words + "by their gradients"
+            parts.append(rows @ rows.T)
+        return torch.stack(parts).sum(0) if len(parts) > 1 else parts[0]
+
+    def update(self, coefficients: Tensor) -> list[tuple[Tensor, Tensor]]:
+        """Each parameter with sum_k coefficients[k] g_k, from what `gramian` was given."""
+        combined = {}
+        for node, block in zip(self.nodes, self.blocks, strict=False):
+            rows = _single(block.reshape(len(block), -1))
+            together = (coefficients.to(rows) @ rows).view(1, *block.shape[1:])
+            combined[node] = _rows_of_outputs(node, together)[0]
+        found: list[tuple[Tensor, Tensor]] = []
+        for formula in self.formulas:
+            d = _join([combined[node] for node in formula.nodes], 0)
+            found.append((formula.parameter, _gradient(formula, d)))
+            if formula.bias is not None:
+                found.append((formula.bias, d.sum(0)))
+        for parameter, block in zip(self.remaining, self.blocks[len(self.nodes) :], strict=True):
+            rows = _single(block.reshape(len(block), -1))
+            found.append((parameter, (coefficients.to(rows) @ rows).view_as(parameter)))
+        return found
+
+    def _rows(self, formula: Formula) -> Tensor:
+        """Output gradients of all uses, [K, R, out]."""
+        at = dict(zip(self.nodes, self.blocks, strict=False))
+        return _single(_join([_rows_of_outputs(node, at[node]) for node in formula.nodes], 1))
 
 
 def plan(edge: GradientEdge, shared: Sequence[Tensor], n_tasks: int) -> Plan:
@@ -100,28 +120,32 @@ def plan(edge: GradientEdge, shared: Sequence[Tensor], n_tasks: int) -> Plan:
         n_tasks: K.
     """
     uses = _uses(edge.node, shared)
-    formulas, remaining, done = [], [], set()
+    formulas: list[Formula] = []
+    done: set[int] = set()
     for parameter in shared:
         found = uses.get(id(parameter), [])
-        nodes, roles = [use.node for use in found], {use.role for use in found}
-        if roles in ({"weight"}, {"embedding"}) and _is_cheaper(nodes, parameter, n_tasks):
-            bias = _bias_of(nodes, uses, shared) if roles == {"weight"} else None
-            formulas.append(Formula(roles.pop(), nodes, bias is not None))
-            if bias is not None:
-                done.add(id(bias))
+        kinds = {(use.role, use.transposed) for use in found}
+        if len(kinds) != 1 or found[0].role not in ("weight", "embedding"):
+            continue
+        nodes = [use.node for use in found]
+        if _is_cheaper(nodes, parameter, n_tasks):
+            kind, transposed = found[0].role, found[0].transposed
+            inputs = _join([_rows_of_inputs(node) for node in nodes], 0).detach()
+            bias = _bias_of(nodes, uses, shared) if kind == "weight" else None
+            formulas.append(Formula(kind, parameter, nodes, inputs, transposed, bias))
+            done |= {id(parameter), id(bias)}
     has_formula = {node for formula in formulas for node in formula.nodes}
+    remaining = []
     for parameter in shared:
         if id(parameter) in done:
             continue
         found = uses.get(id(parameter), [])
-        nodes, roles = [use.node for use in found], {use.role for use in found}
-        if roles in ({"weight"}, {"embedding"}) and has_formula.issuperset(nodes):
-            continue
-        if roles == {"bias"} and has_formula.issuperset(nodes):
-            formulas.append(Formula("bias", nodes))
+        nodes = [use.node for use in found]
+        if {use.role for use in found} == {"bias"} and has_formula.issuperset(nodes):
+            formulas.append(Formula("bias", parameter, nodes))
         else:
             remaining.append(parameter)
-    return Plan(formulas, remaining, len(has_formula))
+    return Plan(formulas, remaining)
 
 
 def vectorises(edge: GradientEdge) -> bool:
@@ -129,7 +153,7 @@ def vectorises(edge: GradientEdge) -> bool:
     return not any(type(node).__name__ == "ConvolutionBackward0" for node in _nodes(edge.node))
 
 
-def _nodes(root: torch.autograd.graph.Node) -> list:
+def _nodes(root: Any) -> list:
     seen, stack = {root: None}, [root]
     while stack:
         for child, _ in stack.pop().next_functions:
@@ -139,7 +163,7 @@ def _nodes(root: torch.autograd.graph.Node) -> list:
     return list(seen)
 
 
-def _uses(root: torch.autograd.graph.Node, shared: Sequence[Tensor]) -> dict[int, list[Use]]:
+def _uses(root: Any, shared: Sequence[Tensor]) -> dict[int, list[Use]]:
     """Where each shared parameter is used in the trunk, by its id."""
     wanted = {id(p) for p in shared}
     parents: dict = {}
@@ -155,42 +179,42 @@ def _uses(root: torch.autograd.graph.Node, shared: Sequence[Tensor]) -> dict[int
         found = []
         for node, index in parents.get(leaf, []):
             if type(node).__name__ == "TBackward0":  # the transpose that a linear layer multiplies
-                found += [Use(n, _role(n, i)) for n, i in parents.get(node, [])]
+                found += [Use(n, _role(n, i), True) for n, i in parents.get(node, [])]
             else:
                 found.append(Use(node, _role(node, index)))
         uses[key] = found
     return uses
 
 
-def _role(node: torch.autograd.graph.Node, index: int) -> str:
+def _role(node: Any, index: int) -> str:
     """What input `index` of a node is to it."""
     kind = type(node).__name__
-    if kind == "AddmmBackward0" and node._saved_alpha == node._saved_beta == 1:  # type: ignore
+    if kind == "AddmmBackward0" and node._saved_alpha == node._saved_beta == 1:
         shape = _input_shape(node, 0)
         return "weight" if index == 2 else "bias" if index == 0 and shape == 1 else "other"
     if kind == "MmBackward0" and index == 1:
         return "weight"
-    if kind == "EmbeddingBackward0" and not node._saved_scale_grad_by_freq:  # type: ignore
+    if kind == "EmbeddingBackward0" and not node._saved_scale_grad_by_freq:
         return "embedding"
     if kind == "ConvolutionBackward0":
-        plain = node._saved_groups == 1 and not node._saved_transposed  # type: ignore
-        if plain and len(node._saved_input.shape) == 4:  # type: ignore
+        plain = node._saved_groups == 1 and not node._saved_transposed
+        if plain and len(node._saved_input.shape) == 4:
             return {1: "weight", 2: "bias"}.get(index, "other")
     return "other"
 
 
-def _input_shape(node: torch.autograd.graph.Node, index: int) -> int:
+def _input_shape(node: Any, index: int) -> int:
     """Dimensions of the leaf behind an input, 0 if it is none."""
     child = node.next_functions[index][0]
     variable = getattr(child, "variable", None)
     return 0 if variable is None else variable.dim()
 
 
-def _out_shape(node: torch.autograd.graph.Node) -> torch.Size:
-    return torch.Size(node._input_metadata[0].shape)  # type: ignore[attr-defined]
+def _out_shape(node: Any) -> torch.Size:
+    return torch.Size(node._input_metadata[0].shape)
 
 
-def _count_rows(node: torch.autograd.graph.Node) -> int:
+def _count_rows(node: Any) -> int:
     shape = _out_shape(node)
     channels = shape[1] if type(node).__name__ == "ConvolutionBackward0" else shape[-1]
     return shape.numel() // max(channels, 1)
@@ -222,23 +246,24 @@ def _bias_of(nodes: list, uses: dict[int, list[Use]], shared: Sequence[Tensor]) 
     return None
 
 
-def _rows_of_inputs(node: torch.autograd.graph.Node) -> Tensor:
-    """a, [R, in]."""
+def _rows_of_inputs(node: Any) -> Tensor:
+    """a, [R, in]; for an embedding its words, [R]."""
     kind = type(node).__name__
     if kind == "ConvolutionBackward0":
-        weight = node._saved_weight  # type: ignore[attr-defined]
         patches = functional.unfold(
-            node._saved_input,  # type: ignore[attr-defined]
-            tuple(weight.shape[2:]),
-            dilation=tuple(node._saved_dilation),  # type: ignore[attr-defined]
-            padding=tuple(node._saved_padding),  # type: ignore[attr-defined]
-            stride=tuple(node._saved_stride),  # type: ignore[attr-defined]
+            node._saved_input,
+            tuple(node._saved_weight.shape[2:]),
+            dilation=tuple(node._saved_dilation),
+            padding=tuple(node._saved_padding),
+            stride=tuple(node._saved_stride),
         )
         return patches.transpose(1, 2).flatten(0, 1)
-    return node._saved_mat1 if kind == "AddmmBackward0" else node._saved_self  # type: ignore
+    if kind == "EmbeddingBackward0":
+        return node._saved_indices.flatten()
+    return node._saved_mat1 if kind == "AddmmBackward0" else node._saved_self
 
 
-def _rows_of_outputs(node: torch.autograd.graph.Node, d: Tensor) -> Tensor:
+def _rows_of_outputs(node: Any, d: Tensor) -> Tensor:
     """d, [K, R, out]."""
     if type(node).__name__ == "ConvolutionBackward0":
         return d.flatten(3).transpose(2, 3).flatten(1, 2)  # [K, B, out, ...] -> [K, R, out]
@@ -247,22 +272,48 @@ def _rows_of_outputs(node: torch.autograd.graph.Node, d: Tensor) -> Tensor:
 
 def _inner_products(formula: Formula, d: Tensor) -> Tensor:
     """[K, K], from output gradients d [K, R, out]."""
-    d = _single(d)
     if formula.kind == "bias":
         sums = d.sum(1)
         return sums @ sums.T
+    assert formula.inputs is not None
     if formula.kind == "embedding":
-        words = torch.cat([node._saved_indices.flatten() for node in formula.nodes])
-        padding = formula.nodes[0]._saved_padding_idx
+        words = formula.inputs
         _, place = words.unique(return_inverse=True)
         sums = d.new_zeros(len(d), int(place.max()) + 1, d.shape[2])
-        sums.index_add_(1, place, d * (words != padding)[:, None].to(d))
+        sums.index_add_(1, place, d * _counts(formula)[:, None].to(d))
         return sums.flatten(1) @ sums.flatten(1).T
-    a = _single(torch.cat([_rows_of_inputs(node) for node in formula.nodes])).detach()
+    a = _single(formula.inputs)
     products = a @ a.T
-    if formula.with_bias:
+    if formula.bias is not None:
         products += 1
     return torch.matmul(products, d).flatten(1) @ d.flatten(1).T
+
+
+def _gradient(formula: Formula, d: Tensor) -> Tensor:
+    """Gradient of the parameter from output gradients [R, out]."""
+    if formula.kind == "bias":
+        return d.sum(0)
+    assert formula.inputs is not None
+    if formula.kind == "embedding":
+        rows = d * _counts(formula)[:, None].to(d)
+        shape = formula.parameter.shape
+        if formula.nodes[0]._saved_sparse:
+            return torch.sparse_coo_tensor(formula.inputs[None], rows, shape)
+        return d.new_zeros(shape).index_add_(0, formula.inputs, rows)
+    a = _single(formula.inputs)
+    if type(formula.nodes[0]).__name__ == "ConvolutionBackward0":
+        return (d.T @ a).view_as(formula.parameter)
+    return d.T @ a if formula.transposed else a.T @ d
+
+
+def _counts(formula: Formula) -> Tensor:
+    """Whether each word learns: padding does not, [R]."""
+    assert formula.inputs is not None
+    return formula.inputs != formula.nodes[0]._saved_padding_idx
+
+
+def _join(tensors: list[Tensor], dim: int) -> Tensor:
+    return tensors[0] if len(tensors) == 1 else torch.cat(tensors, dim)
 
 
 def _single(rows: Tensor) -> Tensor:

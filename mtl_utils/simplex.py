@@ -348,6 +348,7 @@ def trust_ball(gramian: ArrayLike, radius: float) -> Array:
     for _ in range(100):
         # argmin over the simplex of |g_w + t g_0|; t = |g_w| / bound at the optimum
         shifted = gramian + t * (product[:, None] + product) + t * t * size * size
+        np.fill_diagonal(shifted, np.maximum(shifted.diagonal(), 0.0))  # rounding
         w = min_norm_point(shifted, start=w)
         length = np.sqrt(max(float(w @ gramian @ w), 0.0))
         low, high = (t, high) if length > bound * t else (low, t)

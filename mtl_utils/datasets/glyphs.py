@@ -163,7 +163,7 @@ def _show(canvases: Tensor, pair: Tensor, size: int, rng) -> tuple[Tensor, Tenso
     inverted = rng.random(n) < 0.1
 
     matrices = _placing(em, angle, right_by, down_by)
-    images = torch.empty(n, 1, size, size)
+    images = torch.empty(n, 1, size, size, dtype=torch.float32)  # as the canvases
     for rows in torch.arange(n).split(256):  # small pieces stay in the processor's cache
         images[rows] = _place(canvases[pair[rows]], matrices[rows], size)
     images = images * torch.from_numpy(ink).float() + torch.from_numpy(noise)

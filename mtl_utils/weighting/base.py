@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import copy
 import inspect
+import math
 from collections.abc import Callable, Iterable, Sequence
 from numbers import Real
 from typing import Any
@@ -225,13 +226,18 @@ class Weighting(nn.Module):
                 f"losses: expected a 1-D tensor, got {type(losses).__name__}; "
                 "use torch.stack([loss_1, loss_2, ...])"
             )
-        self._check_vector("losses", losses)
+        if (
+            losses.shape != (self.n_tasks,)
+            or not losses.is_floating_point()
+            or not _all_finite(losses.detach())
+        ):
+            self._check_vector("losses", losses)  # says what is wrong
         if not losses.requires_grad:
             raise ValueError(
                 "losses: expected a tensor attached to the graph, got a detached one; "
                 "use torch.stack([...]) on the losses, not torch.tensor([...])"
             )
-        if self.needs_nonnegative:
+        if self.needs_nonnegative and min(losses.tolist()) < 0:
             reason = f"{self.name} needs losses of at least 0"
             _refuse_tasks("losses", losses.detach(), losses.detach() < 0, reason)
         for own in self.parameters():
@@ -258,6 +264,11 @@ def _refuse_tasks(key: str, values: Tensor, bad: Tensor, reason: str) -> None:
         tasks = bad.nonzero().flatten().tolist()
         listed = ", ".join(f"task {k} is {values[k].item():.6g}" for k in tasks)
         raise ValueError(f"{key}: {reason}, got: {listed}")
+
+
+def _all_finite(values: Tensor) -> bool:
+    """As torch.isfinite(values).all(), faster for a handful of numbers."""
+    return all(map(math.isfinite, values.flatten().tolist()))
 
 
 def check_number(name: str, value: float, interval: str) -> float:
@@ -304,8 +315,9 @@ class LossWeighting(Weighting):
         weights, *own_gradients = torch.autograd.grad(objective, [leaf, *own])
         reason = f"the weights of {self.name} are no longer finite; its losses or parameters are"
         reason += " out of range"
-        _refuse_tasks("weights", weights, ~torch.isfinite(weights), reason)
-        if not all(bool(torch.isfinite(gradient).all()) for gradient in own_gradients):
+        if not _all_finite(weights):
+            _refuse_tasks("weights", weights, ~torch.isfinite(weights), reason)
+        if not all(_all_finite(gradient) for gradient in own_gradients):
             raise ValueError(
                 f"losses: the gradient in the parameters of {self.name} is not finite; its losses "
                 f"or parameters are out of range, got losses {losses.detach().tolist()}"

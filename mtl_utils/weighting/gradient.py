@@ -56,7 +56,8 @@ class GradNorm(GradientWeighting):
 
     then weights below `floor` are raised to it and all are scaled to sum to K. The slope is that of
     sum_j |w_j n_j - target_j| in w_k with the target held constant: no second derivative. The step
-    of this iteration uses the weights from before the change. Unlike the other rules on gradients, the weights act on the heads too.
+    of this iteration uses the weights from before the change. Unlike those of the other rules on
+    gradients, the weights act on the heads too.
 
     L_k(0) is the loss of the first call. A task whose gradient is zero keeps its weight (up to the
     scaling).
