@@ -46,7 +46,7 @@ def alone(data, seed, optimizer, epochs, batch_size, name):
 
 
 @pytest.mark.parametrize("optimizer", [adam, sgd])
-@pytest.mark.parametrize("name", ["uncertainty", "equal", "liebel"])
+@pytest.mark.parametrize("name", ["uncertainty", "equal", "liebel", "dwa"])
 def test_members_equal_single_runs(optimizer, name):
     data = two_regressions(n=50).train
     together = train_many(
@@ -103,9 +103,56 @@ def test_bad_input_is_refused():
 
 def test_rules_that_remember_are_refused():
     data = two_regressions(n=30).train
-    for name in ("dwa", "famo", "random"):
+    for name in ("famo", "random"):
         with pytest.raises(ValueError, match=f"make: the weighting '{name}' remembers or draws"):
             train_many(lambda name=name: make(name), losses, data, [0], 1, 10, sgd)
+
+
+def kpis_and_losses(model, x, *targets):
+    """What dtp and loss_trend want to see."""
+    errors = [(o - y).abs() for o, y in zip(model(x), targets, strict=True)]
+    return {
+        "kpis": torch.stack([(e < 3.0).double().mean() for e in errors]),
+        "val_losses": torch.stack([e.square().mean() for e in errors]),
+    }
+
+
+@pytest.mark.parametrize(
+    ("name", "options"), [("dtp", {"gamma": 1.0}), ("loss_trend", {"window": 3})]
+)
+def test_rules_that_observe_equal_single_runs(name, options):
+    data = two_regressions(n=50).train
+
+    def rule():
+        return make("equal")[0], make_weighting(name, 2, **options)
+
+    together = train_many(
+        rule, losses, data, [3, 4], 5, 20, adam, observe=kpis_and_losses, progress=False
+    )
+    for member, seed in enumerate([3, 4]):
+        torch.manual_seed(seed)
+        model, weighting = rule()
+        optimizer = torch.optim.Adam(model.parameters(), lr=1e-2)
+        history = train(
+            model, losses, batches(data, 20), weighting, optimizer, 5, observe=kpis_and_losses,
+            progress=False,
+        )  # fmt: skip
+        found = [v[member].flatten() for v in together.parameters.values()]
+        torch.testing.assert_close(torch.cat(found), flat_parameters(model))
+        weights = torch.tensor(history["weight"].to_numpy().copy()).reshape(5, 2)
+        torch.testing.assert_close(together.history["weights"][:, member], weights)
+    assert together.history["kpis"].shape == (5, 2, 2)
+
+
+def test_rules_that_observe_need_observe():
+    data = two_regressions(n=30).train
+    with pytest.raises(ValueError, match="observe: dtp needs it, to return kpis"):
+        train_many(lambda: make("dtp"), losses, data, [0], 1, 10, sgd)
+    with pytest.raises(RuntimeError, match="kpis: dtp has observed none"):
+        train_many(
+            lambda: make("dtp"), losses, data, [0], 1, 10, sgd,
+            observe=lambda model, *batch: {"val_losses": torch.ones(2)},
+        )  # fmt: skip
 
 
 def test_batch_normalisation_and_bad_counts_are_refused():
