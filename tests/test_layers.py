@@ -31,7 +31,7 @@ LAYERS = {
     "datasets": {"datasets"},
     "models": BASE,
     "plots": {"catalogue"},
-    "exercises": {"exercises"},
+    "exercises": {"exercises", "simplex"},
     "training": BASE | {"weighting", "models", "metrics"},
 }
 # of other projects: what the interface needs has to do without the notebooks' packages

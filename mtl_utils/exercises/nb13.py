@@ -1,0 +1,46 @@
+"""Exercises of notebook 13."""
+
+import math
+
+import numpy as np
+
+from mtl_utils.exercises import Exercise
+
+FALL = -math.log(0.97)  # r, the rate at which the loss of 13.2 falls
+
+EXERCISES = {
+    "13.1": Exercise(
+        answer=np.sqrt(4 * 0.25) / (2 * np.array([4, 0.25])),
+        hint="The weight is the geometric mean over K times the loss.",
+        praise="weight times loss is 1/2 for both, as the geometric mean is 1",
+        mistakes=(
+            ([1 / 4, 1 / 0.25], "Those are the weights of the sum of logs. Divide by K."),
+            ([2, 0.125], "That is the wrong formula of *Four lengths*: it favours large losses."),
+        ),
+    ),
+    "13.2": Exercise(
+        answer=1 - FALL / 0.05,
+        hint="Formula (2), with e^(-r) = 0.97.",
+        praise="the task is heard at 39 % of its share for as long as its loss falls",
+        mistakes=(
+            (1 - 0.03 / 0.05, "Nearly: r is -log 0.97, which is not quite 0.03."),
+            (1 - 2 * FALL / 0.05, "That is the share under uncertainty weighting."),
+        ),
+        rtol=1e-3,
+    ),
+    "13.3": Exercise(
+        answer=[0.8, 0.2],
+        hint="The shares start equal, z = (1/2, 1/2); the weights are c z / L and sum to 1.",
+        praise="in the ratio of 1/L, like the whole family",
+        mistakes=(
+            ([0.5, 0.5], "Those are the shares z. The weights are c z / L."),
+            ([1, 0.25], "That is 1/L. FAMO's weights sum to 1."),
+        ),
+    ),
+    "13.4": Exercise(
+        answer=lambda given: all(math.isclose(given(e), e, rel_tol=1e-4) for e in (0.01, 0.5)),
+        hint="The gradient of log(theta^2) is 2 / theta. Solve theta - 2 eta / theta = -theta for "
+        "theta^2.",
+        praise="without a falling learning rate, a sum of logs does not fit below the rate itself",
+    ),
+}
