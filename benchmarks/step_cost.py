@@ -18,6 +18,7 @@ offers: `mtl_backward` with all tasks at once or one after another, and its engi
 from __future__ import annotations
 
 import argparse
+import copy
 import multiprocessing
 import resource
 import sys
@@ -137,11 +138,19 @@ class Steps:
 
         name, _, way = rule.partition(", ")
         if way == "engine":
-            if self.engine is None:
-                self.engine = autogram.Engine(self.model.trunk, batch_dim=None)
-            losses = torch.stack(self.losses(self.model(self.x)))
+            if self.engine is None:  # hooks its model, so it gets one of its own
+                self.hooked = copy.deepcopy(self.model)
+                self.engine = autogram.Engine(self.hooked.trunk, batch_dim=None)
+                for mine, its in zip(
+                    self.model.parameters(), self.hooked.parameters(), strict=True
+                ):
+                    its.data = mine.data
+            self.hooked.zero_grad()
+            losses = torch.stack(self.losses(self.hooked(self.x)))
             gramian = self.engine.compute_gramian(losses)
             losses.backward(getattr(aggregation, f"{name}Weighting")()(gramian))
+            for mine, its in zip(self.model.parameters(), self.hooked.parameters(), strict=True):
+                mine.grad = its.grad
             return
         features = self.model.trunk(self.x)
         losses = self.losses([head(features) for head in self.model.heads])
@@ -288,37 +297,59 @@ def main() -> None:
     torch.set_num_threads(1)
     suffix = "" if options.device == "cpu" else f"_{options.device}"
     out = options.out or ROOT / "results" / f"step_cost{suffix}.csv"
-    tables = []
+    tables = [pd.read_csv(out)] if out.exists() else []
     for model in options.models:
         for n_tasks in options.tasks:
             table = measure(model, n_tasks, options)
             if not options.no_memory:
-                shown = ["ours: mgda", "ours: graddrop", "naive: mgda"]
+                shown = ["ours: mgda", "naive: mgda"]
                 shown += [c for c in table.contender if c.startswith("torchjd: Mean")]
                 peaks = {c: peak_memory(model, n_tasks, c, options.device) for c in shown}
                 table["peak_mib"] = table.contender.map(peaks)
-            tables.append(table)
+            # a model and number of tasks that were measured before are replaced
+            tables = [t[(t.model != model) | (t.tasks != n_tasks)] for t in tables] + [table]
             pd.concat(tables).to_csv(out, index=False, float_format="%.4g")
             print(table.round(3).to_string(index=False), flush=True)
-            if not options.only:
-                summary(table)
+            print(summary(table), end="\n\n", flush=True)
 
 
-def summary(table: pd.DataFrame) -> None:
-    """The bars that this project sets itself."""
+SAME = {
+    "mgda": "MGDA",
+    "upgrad": "UPGrad",
+    "imtl_g": "IMTLG",
+    "aligned_mtl": "AlignedMTL",
+    "pcgrad": "PCGrad",
+}
+
+
+def summary(table: pd.DataFrame) -> str:
+    """The bars that this project sets itself, in a few lines."""
+    ms = table.set_index("contender").ms
     ratio = table.set_index("contender").ratio
-    theirs = ratio[ratio.index.str.startswith("torchjd: Mean")]
-    rules = [c for c in ratio.index if c.startswith("ours: ") and " on " not in c]
-    gramian = [c for c in rules if hasattr(_REGISTRY.get(c.partition(": ")[2]), "rule")]
-    loss = [c for c in rules if issubclass(_REGISTRY.get(c[6:], nn.Module), LossWeighting)]
-    worst = ratio[gramian].max()
-    line = f"loss rules at most {ratio[loss].drop('ours: famo').max():.2f} x plain "
-    line += f"(famo {ratio['ours: famo']:.2f}, with its second forward pass); "
-    line += f"Gramian rules at most {worst:.2f} x plain"
-    if len(theirs):
-        line += f", {worst / theirs.min():.2f} x TorchJD's best ({theirs.min():.2f} x plain)"
-    share = table[table.contender.isin(gramian)].solve_share.max()
-    print(f"{line}; solve at most {100 * share:.1f} % of the step\n", flush=True)
+    kinds = {c: _REGISTRY.get(c.removeprefix("ours: ")) for c in ratio.index}
+    loss = [c for c, k in kinds.items() if k is not None and issubclass(k, LossWeighting)]
+    gramian = [c for c, k in kinds.items() if hasattr(k, "rule")]
+    lines = []
+    if loss:
+        slowest = ratio[loss].drop("ours: famo", errors="ignore")
+        lines.append(f"loss rules: median {slowest.median():.2f}, most {slowest.max():.2f} x plain")
+    shares = []
+    for ours, theirs in SAME.items():
+        ways = [c for c in ms.index if c.startswith(f"torchjd: {theirs},")]
+        if ways and f"ours: {ours}" in ms:
+            shares.append(f"{ours} {ms[f'ours: {ours}'] / ms[ways].min():.2f}")
+    if shares:
+        lines.append("of the time of TorchJD's fastest way to the same rule: " + ", ".join(shares))
+    mean = [c for c in ms.index if c.startswith("torchjd: Mean")]
+    if mean and gramian:
+        share = ms[gramian] / ms[mean].min()
+        lines.append(
+            f"of TorchJD's fastest way to the mean: median {share.median():.2f}, "
+            f"most {share.max():.2f} ({share.idxmax()[6:]})"
+        )
+    solve = table[table.contender.isin(gramian)].solve_share
+    lines.append(f"solve: at most {100 * solve.max():.1f} % of the step")
+    return "\n".join(lines)
 
 
 if __name__ == "__main__":

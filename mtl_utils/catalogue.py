@@ -63,6 +63,7 @@ METHODS = (
     Method("nash_mtl", "Nash-MTL", 2022, "gramian", "12", "arXiv 2202.01017"),
     Method("aligned_mtl", "Aligned-MTL", 2023, "gramian", "12", "arXiv 2305.19000"),
     Method("upgrad", "UPGrad", 2024, "gramian", "12", "arXiv 2406.16232"),
+    Method("dualproj", "Dual-cone projection", 2017, "gramian", "12", "arXiv 1706.08840"),
     Method("fairgrad", "FairGrad", 2024, "gramian", "12", "arXiv 2402.15638"),
     Method("config", "ConFIG", 2024, "gramian", "12", "arXiv 2408.11104"),
 )
