@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+from numpy.typing import ArrayLike
 from sklearn.metrics import f1_score, jaccard_score, precision_score, recall_score
 
 
@@ -44,6 +45,35 @@ def multi_label_metrics(
         "f1": float(f1_score(labels, predicted, **options)),
         "one_error": one_error(scores, labels),
     }
+
+
+def hypervolume(points: ArrayLike, reference: ArrayLike) -> float:
+    """Area that a set of trade-offs between two losses dominates; higher is better.
+
+    The area of all (a, b) below the reference for which some point has neither loss larger. Exact:
+    a sum of rectangles. A point that is not below the reference in both losses adds nothing, nor
+    does one that another point dominates.
+
+    Args:
+        points: [N, 2], both to be minimised (turn an accuracy into an error first). N may be 0.
+        reference: [2], the worst losses that count; the value depends on it, so state it.
+
+    Source: Zitzler, Thiele, IEEE Transactions on Evolutionary Computation 3, 1999.
+    """
+    points, corner = np.asarray(points, dtype=float), np.asarray(reference, dtype=float)
+    if points.size == 0:
+        points = points.reshape(0, 2)
+    if points.ndim != 2 or points.shape[1] != 2:
+        raise ValueError(f"points: expected two losses in each row, [N, 2], got {points.shape}")
+    if corner.shape != (2,):
+        raise ValueError(f"reference: expected two numbers, got {reference!r}")
+    if not (np.isfinite(points).all() and np.isfinite(corner).all()):
+        raise ValueError("points, reference: expected finite numbers, got NaN or infinity")
+    inside = points[(points < corner).all(1)]
+    inside = inside[inside[:, 0].argsort()]
+    widths = np.diff(np.append(inside[:, 0], corner[0]))  # from each point to the next
+    lowest = np.minimum.accumulate(inside[:, 1])  # the second loss at best, up to here
+    return float(widths @ (corner[1] - lowest))
 
 
 def _pair(scores: np.ndarray, labels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

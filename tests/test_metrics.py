@@ -1,11 +1,11 @@
-"""Multi-label metrics against counting by hand."""
+"""Metrics against counting by hand."""
 
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mtl_utils.metrics import multi_label_metrics, one_error
+from mtl_utils.metrics import hypervolume, multi_label_metrics, one_error
 
 
 def by_counting(scores, labels, threshold):
@@ -48,3 +48,41 @@ def test_bad_input_is_refused():
         one_error(np.zeros((3, 2)), np.zeros((2, 3)))
     with pytest.raises(ValueError, match="labels: expected only 0 and 1"):
         one_error(np.zeros((1, 2)), np.array([[0.5, 1]]))
+
+
+def test_hypervolume_by_hand():
+    assert hypervolume([[1, 3], [2, 1]], (4, 4)) == 1 * 1 + 2 * 3
+    assert hypervolume([[1, 3], [2, 1], [3, 3]], (4, 4)) == 7  # a dominated point adds nothing
+    assert hypervolume([[1, 3], [2, 1], [1, 3], [0, 4]], (4, 4)) == 7  # nor a copy, nor the border
+    assert hypervolume([[5, 0]], (4, 4)) == hypervolume([], (4, 4)) == 0
+    assert hypervolume([[-1, -1]], (0, 0)) == 1
+
+
+grid = st.lists(st.tuples(st.integers(0, 7), st.integers(0, 7)), min_size=1, max_size=9)
+
+
+@given(grid, st.tuples(st.integers(1, 8), st.integers(1, 8)))
+def test_hypervolume_against_counting_unit_squares(points, reference):
+    squares = [(a, b) for a in range(reference[0]) for b in range(reference[1])]
+    covered = sum(any(x <= a and y <= b for x, y in points) for a, b in squares)
+    assert hypervolume(points, reference) == covered
+
+
+@given(grid, st.floats(0.1, 10), st.randoms())
+def test_hypervolume_does_not_depend_on_order_and_scales_with_a_loss(points, factor, random):
+    points = np.array(points, dtype=float)
+    shuffled = points[random.sample(range(len(points)), len(points))]
+    whole = hypervolume(points, (7.5, 7.5))
+    assert hypervolume(shuffled, (7.5, 7.5)) == pytest.approx(whole)
+    assert hypervolume(points[:, ::-1], (7.5, 7.5)) == pytest.approx(whole)
+    scaled = hypervolume(points * [factor, 1], (7.5 * factor, 7.5))
+    assert scaled == pytest.approx(factor * whole)
+
+
+def test_hypervolume_refuses_bad_input():
+    with pytest.raises(ValueError, match=r"points: expected two losses in each row, \[N, 2\]"):
+        hypervolume([[1, 2, 3]], (1, 1))
+    with pytest.raises(ValueError, match="reference: expected two numbers"):
+        hypervolume([[1, 2]], (1, 1, 1))
+    with pytest.raises(ValueError, match="expected finite numbers"):
+        hypervolume([[np.nan, 2]], (1, 1))
