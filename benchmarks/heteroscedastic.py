@@ -1,0 +1,126 @@
+"""The trap of notebook 05 at several learning rates and lengths: does tuning get out of it?
+
+python -m benchmarks.heteroscedastic    writes results/05_trap.csv (about 5 minutes)
+
+Seven ways to train a mean and a log-variance on the same data: ten seeds, each with data and
+initial weights of its own, as in the notebook. A record that is there is completed.
+"""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from mtl_utils import make_weighting
+from mtl_utils.ensemble import train_many
+from mtl_utils.losses import beta_nll, gaussian_nll
+from mtl_utils.models import HardSharing, mlp
+
+FILE = Path(__file__).resolve().parents[1] / "results" / "05_trap.csv"
+SEEDS, N, N_TEST, BATCH = range(10), 500, 2000, 100
+RATES = (0.005, 0.01, 0.02, 0.04)
+LENGTHS = {200: RATES, 800: (0.01, 0.02)}  # epochs: learning rates
+METHODS = (
+    "likelihood",
+    "warm-up, 1/4",
+    "warm-up, 1/2",
+    "beta 0.25",
+    "beta 0.5",
+    "beta 1",
+    "squared error",
+)
+
+
+def truth(x: Tensor) -> Tensor:
+    return torch.where(x < 0, torch.sin(2 * x), torch.sin(4 * x))
+
+
+def draw(n: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+    x = 6 * torch.rand(len(SEEDS), n, 1, generator=generator) - 3
+    return x, truth(x) + 0.05 * torch.randn(len(SEEDS), n, 1, generator=generator)
+
+
+def make():
+    trunk = mlp(1, 32, 32, activation=nn.Tanh, last=True)
+    return HardSharing(trunk, [nn.Linear(32, 1), nn.Linear(32, 1)]), make_weighting("equal", 1)
+
+
+def loss_of(method: str, steps: int) -> Callable[..., Tensor]:
+    held = {"squared error": steps, "warm-up, 1/4": steps // 4, "warm-up, 1/2": steps // 2}
+    left = held.get(method, 0)  # steps in which s is held at 0
+    beta = float(method.split()[1]) if method.startswith("beta") else 0.0
+
+    def loss(model: nn.Module, x: Tensor, y: Tensor) -> Tensor:
+        nonlocal left
+        mean, s = model(x)
+        s = 0 * s if left > 0 else s
+        left -= 1
+        return beta_nll(mean, s, y, beta)[None]
+
+    return loss
+
+
+def adam(rate: float, steps: int):
+    def optimizer(parameters: dict[str, Tensor]) -> torch.optim.Optimizer:
+        own = torch.optim.Adam(parameters.values(), lr=rate)
+        decay = torch.optim.lr_scheduler.CosineAnnealingLR(own, steps)
+        own.register_step_post_hook(lambda *_: decay.step())
+        return own
+
+    return optimizer
+
+
+def run(method: str, rate: float, epochs: int) -> Tensor:
+    """RMSE in the hard and in the easy half, and the held-out likelihood of each seed, [S, 3]."""
+    generator = torch.Generator().manual_seed(5)
+    data, (x, y) = draw(N, generator), draw(N_TEST, generator)
+    steps = epochs * (N // BATCH)
+    order = torch.Generator().manual_seed(0)
+    trained = train_many(
+        make,
+        loss_of(method, steps),
+        data,
+        SEEDS,
+        epochs,
+        BATCH,
+        adam(rate, steps),
+        generator=order,
+        own_data=True,
+        progress=False,
+    )
+    mean, s = trained.predict(x)
+    error = (mean - truth(x)) ** 2
+    hard = (x > 0).double()
+    halves = [((error * part).sum(1) / part.sum(1)).sqrt() for part in (hard, 1 - hard)]
+    nll = gaussian_nll(mean, s, y, reduction="none").mean(1)
+    return torch.cat([*halves, nll], 1)
+
+
+def main() -> None:
+    torch.set_default_dtype(torch.float64)
+    torch.set_num_threads(1)
+    FILE.parent.mkdir(exist_ok=True)
+    done = set()
+    if FILE.exists():
+        with FILE.open(newline="", encoding="utf-8") as file:
+            done = {(r["method"], float(r["rate"]), int(r["epochs"])) for r in csv.DictReader(file)}
+    with FILE.open("a", newline="", encoding="utf-8") as file:
+        table = csv.writer(file)
+        if not done:
+            table.writerow(["method", "rate", "epochs", "seed", "hard", "easy", "nll"])
+        for epochs, rates in LENGTHS.items():
+            for rate in rates:
+                for method in METHODS:
+                    if (method, rate, epochs) in done:
+                        continue
+                    for seed, row in zip(SEEDS, run(method, rate, epochs).tolist(), strict=True):
+                        table.writerow([method, rate, epochs, seed, *(f"{v:.4f}" for v in row)])
+                    file.flush()
+
+
+if __name__ == "__main__":
+    main()
