@@ -7,6 +7,8 @@ many orders of magnitude apart.
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
@@ -387,8 +389,11 @@ def _length_on(
     scale[size] = 1 / max(scale[:size].max(), 1e-300)
     solved = np.linalg.lstsq(system * scale * scale[:, None], right * scale[:, None], rcond=1e-15)
     w0, w1 = (solved[0] * scale[:, None])[:size].T
-    a, b, c = w0 @ part @ w0, 2 * w0 @ part @ w1, w1 @ part @ w1 - bound * bound
-    roots = np.roots([c, b, a])
-    roots = roots[np.isreal(roots)].real
-    roots = roots[roots > 0]
-    return float(roots[np.abs(roots - t).argmin()]) if len(roots) else float("nan")
+    # a + 2 b t + c t^2 = 0
+    a, b, c = float(w0 @ part @ w0), float(w0 @ part @ w1), float(w1 @ part @ w1) - bound * bound
+    inside = b * b - a * c
+    if inside < 0:
+        return math.nan
+    larger = -(b + math.copysign(math.sqrt(inside), b))
+    roots = [top / bottom for top, bottom in ((larger, c), (a, larger)) if bottom]
+    return min((root for root in roots if root > 0), key=lambda r: abs(r - t), default=math.nan)

@@ -328,6 +328,24 @@ class LossWeighting(Weighting):
         return weights
 
 
+class ConstantWeighting(LossWeighting):
+    """Rules whose weights are constants of a step: they minimise sum_k weights[k] L_k."""
+
+    def weights_now(self) -> Tensor:
+        """Weights of the next step, [K]."""
+        raise NotImplementedError
+
+    def objective(self, losses: Tensor) -> Tensor:
+        return (self.weights_now().to(losses) * losses).sum()
+
+    def _backward(
+        self, losses: Tensor, shared: list[Tensor] | None, features: Sequence[Tensor] | None
+    ) -> Tensor:
+        weights = self.weights_now().to(losses, copy=True)  # the derivative needs no autograd
+        losses.backward(weights)
+        return weights
+
+
 class GradientWeighting(Weighting):
     """Rules that read task gradients of the shared parameters.
 

@@ -10,18 +10,11 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from mtl_utils.weighting.base import LossWeighting, _refuse_tasks, check_number, register
+from mtl_utils.weighting.base import ConstantWeighting, _refuse_tasks, check_number, register
 
 
-class HistoryWeighting(LossWeighting):
+class HistoryWeighting(ConstantWeighting):
     """Rules whose weights follow from what they observed, whatever the losses of this step are."""
-
-    def weights_now(self) -> Tensor:
-        """Weights of the next step, [K], from `self.memory`."""
-        raise NotImplementedError
-
-    def objective(self, losses: Tensor) -> Tensor:
-        return (self.weights_now().to(losses) * losses).sum()
 
 
 @register("dwa")

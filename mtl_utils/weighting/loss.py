@@ -7,22 +7,27 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from mtl_utils.weighting.base import LossWeighting, check_generator, register
+from mtl_utils.weighting.base import (
+    ConstantWeighting,
+    LossWeighting,
+    check_generator,
+    register,
+)
 
 
 @register("equal")
-class Equal(LossWeighting):
+class Equal(ConstantWeighting):
     """Plain sum of the losses (unitary scalarisation): every weight is 1.
 
     Source: Kurin et al., NeurIPS 2022, arXiv 2201.04122, show how strong this baseline is.
     """
 
-    def objective(self, losses: Tensor) -> Tensor:
-        return losses.sum()
+    def weights_now(self) -> Tensor:
+        return torch.ones(self.n_tasks)
 
 
 @register("fixed")
-class Fixed(LossWeighting):
+class Fixed(ConstantWeighting):
     """Constant weights: sum_k weights[k] L_k (linear scalarisation).
 
     Args:
@@ -39,12 +44,12 @@ class Fixed(LossWeighting):
             )
         self.register_buffer("constant", constant.clone())
 
-    def objective(self, losses: Tensor) -> Tensor:
-        return (self.constant.to(losses) * losses).sum()
+    def weights_now(self) -> Tensor:
+        return self.constant
 
 
 @register("random")
-class RandomWeights(LossWeighting):
+class RandomWeights(ConstantWeighting):
     """Random loss weighting: new weights each step, K softmax(z) with z ~ N(0, I).
 
     The weights sum to K (the paper's sum to 1), so that the step is as long as that of `equal`.
@@ -61,9 +66,9 @@ class RandomWeights(LossWeighting):
         super().__init__(n_tasks)
         self.generator = check_generator(generator)
 
-    def objective(self, losses: Tensor) -> Tensor:
-        z = torch.randn(self.n_tasks, generator=self.generator, dtype=losses.dtype)
-        return (self.n_tasks * torch.softmax(z, 0).to(losses.device) * losses).sum()
+    def weights_now(self) -> Tensor:
+        z = torch.randn(self.n_tasks, generator=self.generator, dtype=torch.float64)
+        return self.n_tasks * torch.softmax(z, 0)
 
 
 FORMS = ("regression", "classification", "laplace")
