@@ -1,0 +1,51 @@
+"""Exercises of notebook 12."""
+
+import numpy as np
+
+from mtl_utils.exercises import Exercise
+
+
+def _cosine_limit(answer) -> bool:
+    return all(np.isclose(answer(r), -1 / r) for r in (1.0, 2.0, 5.0))
+
+
+def _positive_limit(answer) -> bool:
+    return all(np.isclose(answer(r), 1 / r) for r in (2.0, 5.0))
+
+
+def _other_task(answer) -> bool:
+    return all(np.isclose(answer(r), -r) for r in (2.0, 5.0))
+
+
+EXERCISES = {
+    "12.1": Exercise(
+        answer=(1 + 1.6 / 4, 1 + 1.6 / 1),
+        hint="g_1' g_2 = -0.8 * 2 * 1 = -1.6; alpha_k = 1 - g_1' g_2 / |g_k|^2.",
+        praise="the short gradient gets the larger coefficient",
+        mistakes=(
+            ((1 + 1.6, 1 + 0.4), "Swapped: what g_2 loses is a multiple of g_1, with 1 / |g_1|^2."),
+            ((1.4 / 2, 2.6 / 2), "That is UPGrad, the mean: PCGrad adds."),
+            ((1.0, 1.0), "The cosine is negative: they conflict."),
+            ((1 - 0.4, 1 - 1.6), "The inner product is negative, so the coefficients grow."),
+            ((1.2, 1.8), "An inner product is the cosine times both lengths, -1.6."),
+        ),
+    ),
+    "12.2": Exercise(
+        answer=_cosine_limit,
+        hint="Take |g_2| = 1 and |g_1| = r. Which sign has g_2' (g_1 + g_2)? Give a function.",
+        praise="with equal lengths only opposite gradients can harm; a dominant one harms early",
+        mistakes=(
+            (_other_task, "That is when task 1 is harmed, which no cosine brings about for r > 1."),
+            (_positive_limit, "Mind the sign: 1 + r times the cosine is 0."),
+        ),
+    ),
+    "12.3": Exercise(
+        answer=1 / np.sqrt(2 * float(np.finfo(np.float32).eps)),
+        hint="At right angles the eigenvalues of G are the squared lengths, in a ratio of 1 / r^2.",
+        praise="2048: losses in metres and millimetres are half of the way there",
+        mistakes=(
+            (1 / (2 * 2.0**-23), "Eigenvalues are squared lengths: take the root."),
+            (1 / np.sqrt(2.0**-23), "The tolerance is twice 2^-23, as there are two tasks."),
+        ),
+    ),
+}
