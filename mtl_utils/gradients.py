@@ -580,6 +580,8 @@ def _find_cut(losses: Tensor, shared_ids: set) -> GradientEdge | None:
         if ready is None:
             return None
         node = ready[0]
+        if hasattr(node, "variable"):  # a shared parameter that is read above any cut
+            return None
         frontier = {pair for pair in frontier if pair[0] is not node}
         for child, nr in node.next_functions:
             if leads.get(child, False):

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from torch import nn
 from torch.func import functional_call, jacrev
 
-from mtl_utils import gradients, layers
+from mtl_utils import gradients, layers, make_weighting
 from mtl_utils.gradients import fork, gramian, jacobian, task_gradients
 from mtl_utils.models import HardSharing
 from tests.rules import HalfSum, few
@@ -265,6 +265,36 @@ def test_rule_on_gradients_with_and_without_features(with_features, n_tasks, see
     for (name, parameter), wanted in zip(model.named_parameters(), plain, strict=True):
         factor = 0.5 if name.startswith("trunk") else 1.0
         torch.testing.assert_close(parameter.grad, factor * wanted, rtol=1e-10, atol=1e-12)
+
+
+@pytest.mark.parametrize("n_tasks", [2, 3])
+@pytest.mark.parametrize("which", ["trunk and a head", "trunk and a layer of a head", "all"])
+def test_shared_parameters_in_the_heads_leave_no_cut(which, n_tasks):
+    """A cut would lose their gradients: there are shared parameters above it."""
+    torch.manual_seed(0)
+    trunk = nn.Sequential(nn.Linear(4, 6), nn.Tanh(), nn.Linear(6, 5), nn.Tanh())
+    heads = [nn.Sequential(nn.Linear(5, 3), nn.Tanh(), nn.Linear(3, 1)) for _ in range(n_tasks)]
+    model = HardSharing(trunk, heads).double()
+    x, y = torch.randn(7, 4).double(), torch.randn(n_tasks, 7, 1).double()
+    extra = {
+        "trunk and a head": list(heads[0].parameters()),
+        "trunk and a layer of a head": list(heads[-1][0].parameters()),
+        "all": [p for head in heads for p in head.parameters()],
+    }[which]
+    shared = [*trunk.parameters(), *extra]
+
+    def losses():
+        pairs = zip(model(x), y, strict=True)
+        return torch.stack([(out - t).square().mean() for out, t in pairs])
+
+    want = task_gradients(losses(), shared, method="loop").jacobian
+    found = task_gradients(losses(), shared)
+    torch.testing.assert_close(found.gramian(), want @ want.T)
+    torch.testing.assert_close(found.jacobian, want)
+    make_weighting("mgda", n_tasks).backward(losses(), shared)
+    alpha = make_weighting("mgda", n_tasks).coefficients(want @ want.T)
+    update = torch.cat([p.grad.flatten() for p in shared])
+    torch.testing.assert_close(update, alpha @ want)
 
 
 @each_method
