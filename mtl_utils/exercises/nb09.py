@@ -14,7 +14,10 @@ def _inverse_squares(*lengths: float) -> list[float]:
 
 def _tells_right_from_wrong(given) -> bool:
     """Accepts the exact weights, refuses others: too even, one task only, negative, not summing
-    to 1."""
+    to 1, a little of a long gradient."""
+    long = np.array([[1.0, 0.0], [1000.0, 1000.0]])
+    if given(long @ long.T, np.array([0.9995, 0.0005])):
+        return False
     rng = np.random.default_rng(9)
     for n_tasks in (2, 3, 5):
         for scale in (1e-3, 1.0, 1e3):
@@ -68,7 +71,7 @@ EXERCISES = {
     "09.4": Exercise(
         answer=_tells_right_from_wrong,
         hint="Weights of at least 0 that sum to 1, and (3): every (G alpha)_k at least alpha' G "
-        "alpha, with a slack that grows with the entries of G.",
+        "alpha, with a slack that is small beside |d| |g_k|.",
         praise="no solver to compare with is needed: (3) is enough",
     ),
 }

@@ -153,10 +153,13 @@ class MGDA(GramianWeighting):
     Args:
         normalise: what the gradients are divided by before their shortest combination is sought:
             "none", "norm" (their norms: the scale of a loss no longer matters), "loss" or "loss+"
-            (loss times norm). The update is made of the divided gradients.
+            (loss times norm). The update is made of the divided gradients, so that it is their
+            shortest combination. (The official code divides for finding alpha only, and its update
+            may harm a task.)
 
     Source: Désidéri, Comptes Rendus Mathématique 350 (2012); Sener, Koltun, NeurIPS 2018, arXiv
-    1810.04650, equation 3 (MGDA-UB: equation 5). The normalisations are those of its official code.
+    1810.04650, equation 3 (MGDA-UB: equation 5). The kinds of normalisation are those of its
+    official code.
     """
 
     def __init__(self, n_tasks: int, normalise: str = "none") -> None:
