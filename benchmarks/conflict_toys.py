@@ -1,6 +1,6 @@
 """The two-dimensional toys of notebook 12, in full length.
 
-python -m benchmarks.conflict_toys    writes results/12_toy.csv, 12_pcgrad_toy.csv (15 minutes)
+python -m benchmarks.conflict_toys    writes results/12_toy.csv, 12_pcgrad_toy.csv (18 minutes)
 
 Two losses of two parameters, gradients in closed form, directions from `mtl_utils`, steps of Adam
 with a rate of 0.001. A setting is a scale of the losses, a number of steps and starts, all as
@@ -90,9 +90,13 @@ TOLERANCES = {
     "aligned_mtl, tolerance 1e-4": ("aligned_mtl", {"tolerance": 1e-4}),
 }
 FIRST_TOLERANCE = dict(list(TOLERANCES.items())[:1])
+STUCK = plain(
+    "equal", "gradvac", "graddrop", "pcgrad", "cagrad", "dualproj", "aligned_mtl", "config"
+)
 HALF = {"cagrad, c 0.5": ("cagrad", {"c": 0.5})}
 SETTINGS = {
     "L1 x 0.1": Setting(valley, (0.1, 1.0), FIVE, 35_000, 500, ALL | FIRST_TOLERANCE),
+    "L1 x 0.1, longer": Setting(valley, (0.1, 1.0), FIVE[2:3], 100_000, 2500, STUCK),
     "equal scale": Setting(
         valley, (0.5, 0.5), FIVE, 35_000, 500, plain("aligned_mtl") | TOLERANCES
     ),

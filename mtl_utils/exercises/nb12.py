@@ -33,7 +33,7 @@ EXERCISES = {
     "12.2": Exercise(
         answer=_cosine_limit,
         hint="Take |g_2| = 1 and |g_1| = r. Which sign has g_2' (g_1 + g_2)? Give a function.",
-        praise="with equal lengths only opposite gradients can harm; a dominant one harms early",
+        praise="with equal lengths the sum harms no one; a dominant gradient harms early",
         mistakes=(
             (_other_task, "That is when task 1 is harmed, which no cosine brings about for r > 1."),
             (_positive_limit, "Mind the sign: 1 + r times the cosine is 0."),
@@ -42,7 +42,8 @@ EXERCISES = {
     "12.3": Exercise(
         answer=1 / np.sqrt(2 * float(np.finfo(np.float32).eps)),
         hint="At right angles the eigenvalues of G are the squared lengths, in a ratio of 1 / r^2.",
-        praise="2048: losses in metres and millimetres are half of the way there",
+        praise="2048: an absolute error in metres and in millimetres is half of the way there, a "
+        "squared one far beyond",
         mistakes=(
             (1 / (2 * 2.0**-23), "Eigenvalues are squared lengths: take the root."),
             (1 / np.sqrt(2.0**-23), "The tolerance is twice 2^-23, as there are two tasks."),
