@@ -30,7 +30,7 @@ EXERCISES = {
     "06.2": Exercise(
         answer=1 / math.log(10),
         hint="By (3) the largest ratio of two weights is exp(1 / T).",
-        praise="0.43: in the temperature sweep that is where it begins to matter",
+        praise="0.43: below it (3) allows more than a factor of 10",
         mistakes=(
             (math.log(10), "Upside down: exp(1 / T) = 10."),
             (1 / math.log10(10), "exp is to the base e: natural logarithm."),
