@@ -27,6 +27,8 @@ def copy(tmp_path, monkeypatch):
     shutil.copytree(ROOT / "docs", tmp_path / "docs")
     (tmp_path / "notebooks").mkdir()
     shutil.copy(ROOT / "notebooks" / "00_start_here.ipynb", tmp_path / "notebooks")
+    (tmp_path / "results").mkdir()
+    shutil.copy(ROOT / "results" / "step_cost.csv", tmp_path / "results")
     (tmp_path / "README.md").write_text(README, encoding="utf-8")
     monkeypatch.setattr(readme, "ROOT", tmp_path)
     assert readme.main([]) == 0
@@ -42,6 +44,20 @@ def test_a_stale_table_is_noticed_and_mended(copy, capsys):
     assert "\n-| [09 ·" in capsys.readouterr().out
     readme.main([])
     assert path.read_text(encoding="utf-8") == fresh
+
+
+def test_step_costs_follow_their_record(copy, capsys):
+    path = copy / "results" / "step_cost.csv"
+    record = path.read_text(encoding="utf-8").splitlines()
+    columns = record[0].split(",")
+    for place, line in enumerate(record):
+        cells = line.split(",")
+        if cells[:3] == ["mlp", "10", "ours: mgda"]:
+            cells[columns.index("ratio")] = "77.7"
+            record[place] = ",".join(cells)
+    path.write_text("\n".join(record), encoding="utf-8")
+    assert readme.main(["--check"]) == 1
+    assert "| MGDA | " in capsys.readouterr().out
 
 
 def test_a_stale_picture_is_noticed(copy):

@@ -1,4 +1,5 @@
-"""The generated parts of README.md: the table of notebooks, and the picture of notebook 00.
+"""The generated parts of README.md: the tables of notebooks and of step costs, and the picture of
+notebook 00.
 
 `python tools/readme.py` writes them, `--check` exits with 1 if they are stale.
 """
@@ -7,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import base64
+import csv
 import difflib
 import re
 import sys
@@ -16,7 +18,6 @@ from pathlib import Path
 import nbformat
 
 ROOT = Path(__file__).resolve().parents[1]
-BEGIN, END = "<!-- notebooks:begin -->", "<!-- notebooks:end -->"
 PICTURE = "docs/method_map.png"
 PICTURE_CALL = "plot_method_map("  # the cell of notebook 00 that draws it
 
@@ -52,13 +53,51 @@ def table() -> str:
     return "\n".join(lines)
 
 
-def with_table(readme: str) -> str:
-    """The README's text with the table put between its marks."""
-    if readme.count(BEGIN) != 1 or readme.count(END) != 1:
-        raise ValueError(f"README.md: expected one {BEGIN} and one {END}")
-    before, rest = readme.split(BEGIN)
-    after = rest.split(END)[1]
-    return f"{before}{BEGIN}\n{table()}\n{END}{after}"
+COSTS = {  # what the record calls it; of several ways the fastest counts
+    "uncertainty weighting": "ours: uncertainty",
+    "GradNorm": "ours: gradnorm",
+    "MGDA": "ours: mgda",
+    "Nash-MTL": "ours: nash_mtl",
+    "UPGrad": "ours: upgrad",
+    'MGDA, `gramian="representation"`': "ours: mgda on representation",
+    "MGDA, `every=10`": "ours: mgda every 10",
+    "a backward pass for each task, MGDA": "naive: mgda",
+    "TorchJD, MGDA": "torchjd: MGDA",
+    "TorchJD, UPGrad": "torchjd: UPGrad",
+}
+
+
+def costs() -> str:
+    """The table of step costs, as multiples of plain training, in Markdown."""
+    with (ROOT / "results" / "step_cost.csv").open(encoding="utf-8") as file:
+        rows = [row for row in csv.DictReader(file) if row["model"] == "mlp"]
+    tasks = sorted({int(row["tasks"]) for row in rows})
+    lines = ["| one step / a plain step | " + " | ".join(f"K = {k}" for k in tasks) + " |"]
+    lines.append("|---|" + "---|" * len(tasks))
+    for title, name in COSTS.items():
+        cells = []
+        for k in tasks:
+            mine = [r for r in rows if int(r["tasks"]) == k]
+            ways = [
+                r for r in mine if r["contender"] == name or r["contender"].startswith(f"{name},")
+            ]
+            cells.append(f"{min(float(r['ratio']) for r in ways):.1f}")
+        lines.append(f"| {title} | " + " | ".join(cells) + " |")
+    return "\n".join(lines)
+
+
+PARTS = {"notebooks": table, "costs": costs}
+
+
+def with_parts(readme: str) -> str:
+    """The README's text with each table put between its marks."""
+    for name, make in PARTS.items():
+        begin, end = f"<!-- {name}:begin -->", f"<!-- {name}:end -->"
+        if readme.count(begin) != 1 or readme.count(end) != 1:
+            raise ValueError(f"README.md: expected one {begin} and one {end}")
+        before, rest = readme.split(begin)
+        readme = f"{before}{begin}\n{make()}\n{end}{rest.split(end)[1]}"
+    return readme
 
 
 def picture() -> bytes:
@@ -80,7 +119,7 @@ def main(argv: Sequence[str] | None = None) -> int | str:
     path, picture_path = ROOT / "README.md", ROOT / PICTURE
     old = path.read_text(encoding="utf-8")
     try:
-        new = with_table(old)
+        new = with_parts(old)
     except ValueError as error:
         return f"tools/readme.py: {error}"
     if not arguments.check:
