@@ -9,7 +9,6 @@ published. Positions every so many steps are kept. A record that is there is com
 
 from __future__ import annotations
 
-import csv
 import math
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -18,6 +17,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 
+from benchmarks.record import Record
 from mtl_utils import make_weighting
 from mtl_utils.weighting.gradient import GramianWeighting
 
@@ -149,37 +149,24 @@ def path(setting: Setting, rule: str, start: int) -> Iterator[tuple[int, float, 
             yield step, x1, x2
 
 
-def record(file: Path, settings: dict[str, Setting]) -> None:
+def complete(file: Path, settings: dict[str, Setting]) -> None:
     """Add to the file what it lacks."""
     columns = ["setting", "rule", "start", "step", "x1", "x2"]
-    done: dict[tuple[str, str, str], int] = {}
-    if file.exists():
-        with file.open(newline="", encoding="utf-8") as old:
-            for row in csv.DictReader(old):
-                key = (row["setting"], row["rule"], row["start"])
-                done[key] = max(done.get(key, 0), int(row["step"]))
-    with file.open("a", newline="", encoding="utf-8") as new:
-        table = csv.writer(new, lineterminator="\n")
-        if not done:
-            table.writerow(columns)
-        for name, setting in settings.items():
-            for rule in setting.rules:
-                for start in range(len(setting.starts)):
-                    if done.get((name, rule, str(start)), 0) == setting.steps:
-                        continue
-                    rows = [
+    record = Record(file, columns, key=columns[:4])
+    for name, setting in settings.items():
+        for rule in setting.rules:
+            for start in range(len(setting.starts)):
+                if (name, rule, start, setting.steps) not in record:
+                    record.add(
                         [name, rule, start, step, f"{x1:.4f}", f"{x2:.4f}"]
                         for step, x1, x2 in path(setting, rule, start)
-                    ]
-                    table.writerows(rows)
-                    new.flush()
-                    print(name, rule, start, rows[-1][-2:], flush=True)
+                    )
+                    print(name, rule, start, list(record.rows[-1].values())[-2:], flush=True)
 
 
 def main() -> None:
-    RESULTS.mkdir(exist_ok=True)
-    record(RESULTS / "12_toy.csv", SETTINGS)
-    record(RESULTS / "12_pcgrad_toy.csv", RAVINE)
+    complete(RESULTS / "12_toy.csv", SETTINGS)
+    complete(RESULTS / "12_pcgrad_toy.csv", RAVINE)
 
 
 if __name__ == "__main__":

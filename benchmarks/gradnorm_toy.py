@@ -12,13 +12,13 @@ is completed.
 
 from __future__ import annotations
 
-import csv
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 
+from benchmarks.record import Record
 from mtl_utils.models import HardSharing, mlp
 
 FILE = Path(__file__).resolve().parents[1] / "results" / "08_gradnorm_toy.csv"
@@ -231,28 +231,22 @@ SETTINGS = {
 def main() -> None:
     torch.set_default_dtype(torch.float32)
     torch.set_num_threads(1)
-    done: dict[str, dict[str, float]] = {}
-    seeds_done = set()
-    if FILE.exists():
-        with FILE.open(newline="", encoding="utf-8") as file:
-            for row in csv.DictReader(file):
-                done.setdefault(row["setting"], {})[row["rule"]] = float(row["rate"])
-                seeds_done.add((row["setting"], int(row["seed"])))
-    with FILE.open("a", newline="", encoding="utf-8") as file:
-        table = csv.writer(file)
-        if not done:
-            table.writerow(["setting", "rule", "rate", "seed", "step", "losses", "weights"])
-        for name, setting in SETTINGS.items():
-            missing = [s for s in range(setting.seeds) if (name, s) not in seeds_done]
-            rates = done.get(name) or pick_rates(setting)
-            members = [(option, rule, rates[rule]) for rule, option in setting.rules.items()]
-            for seed in missing:
-                record = train(setting.toy(seed), members, setting.steps)
-                for m, (_, rule, rate) in enumerate(members):
-                    for step, (found, weights) in record.items():
-                        numbers = [" ".join(f"{v:.4g}" for v in t[m]) for t in (found, weights)]
-                        table.writerow([name, rule, rate, seed, step, *numbers])
-                file.flush()
+    columns = ["setting", "rule", "rate", "seed", "step", "losses", "weights"]
+    record = Record(FILE, columns, key=("setting", "seed"))
+    for name, setting in SETTINGS.items():
+        rates = {r["rule"]: float(r["rate"]) for r in record.rows if r["setting"] == name}
+        rates = rates or pick_rates(setting)
+        members = [(option, rule, rates[rule]) for rule, option in setting.rules.items()]
+        for seed in range(setting.seeds):
+            if (name, seed) in record:
+                continue
+            found = train(setting.toy(seed), members, setting.steps)
+            lines = []
+            for m, (_, rule, rate) in enumerate(members):
+                for step, (losses, weights) in found.items():
+                    numbers = [" ".join(f"{v:.4g}" for v in t[m]) for t in (losses, weights)]
+                    lines.append([name, rule, rate, seed, step, *numbers])
+            record.add(lines)
 
 
 if __name__ == "__main__":

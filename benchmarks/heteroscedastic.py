@@ -8,13 +8,13 @@ initial weights of its own, as in the notebook. A record that is there is comple
 
 from __future__ import annotations
 
-import csv
 from collections.abc import Callable
 from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 
+from benchmarks.record import Record
 from mtl_utils import make_weighting
 from mtl_utils.ensemble import train_many
 from mtl_utils.losses import beta_nll, gaussian_nll
@@ -103,23 +103,17 @@ def run(method: str, rate: float, epochs: int) -> Tensor:
 def main() -> None:
     torch.set_default_dtype(torch.float64)
     torch.set_num_threads(1)
-    FILE.parent.mkdir(exist_ok=True)
-    done = set()
-    if FILE.exists():
-        with FILE.open(newline="", encoding="utf-8") as file:
-            done = {(r["method"], float(r["rate"]), int(r["epochs"])) for r in csv.DictReader(file)}
-    with FILE.open("a", newline="", encoding="utf-8") as file:
-        table = csv.writer(file)
-        if not done:
-            table.writerow(["method", "rate", "epochs", "seed", "hard", "easy", "nll"])
-        for epochs, rates in LENGTHS.items():
-            for rate in rates:
-                for method in METHODS:
-                    if (method, rate, epochs) in done:
-                        continue
-                    for seed, row in zip(SEEDS, run(method, rate, epochs).tolist(), strict=True):
-                        table.writerow([method, rate, epochs, seed, *(f"{v:.4f}" for v in row)])
-                    file.flush()
+    columns = ["method", "rate", "epochs", "seed", "hard", "easy", "nll"]
+    record = Record(FILE, columns, key=columns[:3])
+    for epochs, rates in LENGTHS.items():
+        for rate in rates:
+            for method in METHODS:
+                if (method, rate, epochs) not in record:
+                    found = zip(SEEDS, run(method, rate, epochs).tolist(), strict=True)
+                    record.add(
+                        [method, rate, epochs, seed, *(f"{v:.4f}" for v in row)]
+                        for seed, row in found
+                    )
 
 
 if __name__ == "__main__":

@@ -15,7 +15,6 @@ each seed and task of three rules, at the one of three rates with the smallest v
 
 from __future__ import annotations
 
-import csv
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -26,6 +25,7 @@ from torch import Tensor, nn
 from torch.func import functional_call, stack_module_state, vmap
 from torch.nn.functional import binary_cross_entropy_with_logits, mse_loss
 
+from benchmarks.record import Record
 from mtl_utils import Weighting, make_weighting
 from mtl_utils.datasets import MultiTaskData, glyph_attributes, movie_genres
 from mtl_utils.models import HardSharing, SeparateModels
@@ -362,66 +362,61 @@ HEADERS = {
 }
 
 
-def write(files: dict, name: str, rule: str, trainer: Trainer, found: dict[str, Tensor]) -> None:
+def write(
+    records: dict[str, Record], name: str, rule: str, trainer: Trainer, found: dict[str, Tensor]
+) -> None:
     """The rows of a rule, in all three tables."""
     shape = (-1, len(trainer.seeds), len(trainer.rates), len(trainer.tasks))
     found = {key: values.reshape(shape) for key, values in found.items()}  # [E, S, R, K]
     mean = {key: values.mean(-1) for key, values in found.items()}
     last_loss = found["val loss"][-1].nan_to_num(float("inf"))  # [S, R, K]
 
-    def line(file, *values) -> None:
-        file.writerow([f"{v:.6g}" if isinstance(v, float) else v for v in values])
+    lines: dict[str, list] = {suffix: [] for suffix in records}
+
+    def line(suffix: str, *values) -> None:
+        lines[suffix].append([f"{v:.6g}" if isinstance(v, float) else v for v in values])
 
     for s, seed in enumerate(trainer.seeds):
         for r, rate in enumerate(trainer.rates):
             step = int(mean["val accuracy"][:, s, r].argmax())
             end = [mean[key][-1, s, r].item() for key in HEADERS[""].split(",")[4:9]]
             picked = [mean[f"{split} accuracy"][step, s, r].item() for split in ("val", "test")]
-            line(files[""], name, rule, seed, rate, *end, (step + 1) * EVERY, *picked)
+            line("", name, rule, seed, rate, *end, (step + 1) * EVERY, *picked)
         shared_rate = last_loss[s].mean(-1).argmin().expand(len(trainer.tasks))
         best = last_loss[s].argmin(0) if rule == "alone" else shared_rate  # [K]
         pick = torch.arange(len(trainer.tasks))
         for k, task in enumerate(trainer.tasks if rule in PER_TASK else ()):
             values = [found[f"test {key}"][-1, s, best[k], k].item() for key in METRICS]
-            line(files["_tasks"], name, rule, seed, task, trainer.rates[best[k]], *values)
+            line("_tasks", name, rule, seed, task, trainer.rates[best[k]], *values)
         for e in range(len(found["val loss"])):
             keys = HEADERS["_curves"].split(",")[4:]
             values = [found[key][e, s, best, pick].mean().item() for key in keys]
-            line(files["_curves"], name, rule, seed, (e + 1) * EVERY, *values)
+            line("_curves", name, rule, seed, (e + 1) * EVERY, *values)
+    for suffix in ("_tasks", "_curves", ""):  # the last one says that the rule is done
+        records[suffix].add(lines[suffix])
 
 
 def main(names: list[str]) -> None:
     torch.set_default_dtype(torch.float64)
     torch.set_num_threads(1)
-    FOLDER.mkdir(exist_ok=True)
-    paths = {suffix: FOLDER / f"11_loss_trend{suffix}.csv" for suffix in HEADERS}
-    for suffix, path in paths.items():
-        if not path.exists():
-            path.write_text(HEADERS[suffix] + "\n", encoding="utf-8")
-    with paths[""].open(newline="", encoding="utf-8") as file:
-        done = {(row["data"], row["rule"]) for row in csv.DictReader(file)}
-    opened = {s: path.open("a", newline="", encoding="utf-8") for s, path in paths.items()}
-    tables = {s: csv.writer(file, lineterminator="\n") for s, file in opened.items()}
+    records = {
+        suffix: Record(FOLDER / f"11_loss_trend{suffix}.csv", header.split(","), ("data", "rule"))
+        for suffix, header in HEADERS.items()
+    }
     trainers = {name: Trainer(name) for name in names or SETS}
     for last in (False, True):  # tasks alone take longest
         for name, trainer in trainers.items():
             for rule, train in rules(trainer).items():
-                if (name, rule) in done or (rule == "alone") != last:
+                if (name, rule) in records[""] or (rule == "alone") != last:
                     continue
                 for each, found in train().items():
-                    write(tables, name, each, trainer, found)
-                for file in opened.values():
-                    file.flush()
+                    write(records, name, each, trainer, found)
     if "glyphs" in trainers:
         low = Trainer("glyphs", rates=LOW)
         for rule in LOW_FOR:
-            if ("glyphs", f"{rule}, low rate") not in done:
+            if ("glyphs", f"{rule}, low rate") not in records[""]:
                 for each, found in rules(low)[rule]().items():
-                    write(tables, "glyphs", f"{each}, low rate", low, found)
-                for file in opened.values():
-                    file.flush()
-    for file in opened.values():
-        file.close()
+                    write(records, "glyphs", f"{each}, low rate", low, found)
 
 
 if __name__ == "__main__":

@@ -8,7 +8,6 @@ so that twenty can be run again alone. A record that is there is completed.
 
 from __future__ import annotations
 
-import csv
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
@@ -16,6 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import mse_loss
 
+from benchmarks.record import Record
 from mtl_utils import make_weighting
 from mtl_utils.ensemble import Ensemble, train_many
 from mtl_utils.models import HardSharing, mlp
@@ -197,27 +197,17 @@ EXPERIMENTS = {"overfitting": overfitting, "rates": rates, "minima": minima}
 def main() -> None:
     torch.set_default_dtype(torch.float64)
     torch.set_num_threads(1)
-    FILE.parent.mkdir(exist_ok=True)
-    done = set()
-    if FILE.exists():
-        with FILE.open(newline="", encoding="utf-8") as file:
-            done = {(row["experiment"], int(row["seed"])) for row in csv.DictReader(file)}
-    with FILE.open("a", newline="", encoding="utf-8") as file:
-        table = csv.writer(file)
-        if not done:
-            table.writerow(["experiment", "arm", "measure", "seed", "value"])
-        for first in SEEDS[::GROUP]:
-            seeds = range(first, first + GROUP)
-            for name, experiment in EXPERIMENTS.items():
-                if (name, first) in done:
-                    continue
-                rows = [
+    columns = ["experiment", "arm", "measure", "seed", "value"]
+    record = Record(FILE, columns, key=("experiment", "seed"))
+    for first in SEEDS[::GROUP]:
+        seeds = range(first, first + GROUP)
+        for name, experiment in EXPERIMENTS.items():
+            if (name, first) not in record:
+                record.add(
                     [name, arm, measure, seed, f"{value:.4f}"]
                     for arm, measure, values in experiment(seeds)
                     for seed, value in zip(seeds, values.tolist(), strict=True)
-                ]
-                table.writerows(rows)
-                file.flush()
+                )
 
 
 if __name__ == "__main__":

@@ -19,7 +19,6 @@ been best at it).
 
 from __future__ import annotations
 
-import csv
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -27,6 +26,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
+from benchmarks.record import Record, short
 from mtl_utils import make_weighting
 from mtl_utils.datasets import overlapping_digits
 from mtl_utils.models import SeparateModels, digit_model, lenet_trunk, mlp
@@ -113,53 +113,40 @@ def run(rule: str, rate: float, share: float, seed: int, epochs: int = EPOCHS) -
         yield {**dict(zip(COLUMNS, (rule, rate, share, seed, epoch), strict=False)), **found}
 
 
-def key(row: dict) -> tuple:
-    return row["rule"], float(row["rate"]), float(row["share"]), int(row["seed"])
-
-
 def best_trial(rows: list[dict], rule: str) -> tuple[float, float]:
     """Rate and share with the best validation accuracy on the tuning seeds."""
     score: dict[tuple[float, float], float] = dict.fromkeys(TRIALS[rule], 0.0)
     for row in rows:
-        name, rate, share, seed = key(row)
-        if name == rule and seed in TUNING_SEEDS and int(row["epoch"]) == EPOCHS:
-            score[rate, share] += float(row["val_left"]) + float(row["val_right"])
+        tuning = int(row["seed"]) in TUNING_SEEDS and int(row["epoch"]) == EPOCHS
+        if row["rule"] == rule and tuning:
+            trial = float(row["rate"]), float(row["share"])
+            score[trial] += float(row["val_left"]) + float(row["val_right"])
     return max(score, key=lambda trial: score[trial])
 
 
 def main() -> None:
     torch.set_default_dtype(torch.float32)
     torch.set_num_threads(1)
-    rows: list[dict] = []
-    if FILE.exists():
-        with FILE.open(newline="", encoding="utf-8") as file:
-            rows = list(csv.DictReader(file))
-    done = {key(row) for row in rows}
-    with FILE.open("a", newline="", encoding="utf-8") as file:
-        table = csv.DictWriter(file, COLUMNS, lineterminator="\n")
-        if not rows:
-            table.writeheader()
+    record = Record(FILE, COLUMNS, key=("rule", "rate", "share", "seed"))
 
-        def complete(rule: str, trial: tuple[float, float], seed: int) -> None:
-            if (rule, *trial, seed) in done:
-                return
-            for row in run(rule, *trial, seed):
-                rows.append(row)
-                if row["epoch"] == EPOCHS or (seed in SEEDS and row["epoch"] in KEPT):
-                    short = {k: f"{v:.4g}" if isinstance(v, float) else v for k, v in row.items()}
-                    table.writerow(short)
-            file.flush()
+    def complete(rule: str, trial: tuple[float, float], seed: int) -> None:
+        if (rule, *trial, seed) not in record:
+            record.add(
+                [short(row[column]) for column in COLUMNS]
+                for row in run(rule, *trial, seed)
+                if row["epoch"] == EPOCHS or (seed in SEEDS and row["epoch"] in KEPT)
+            )
 
+    for rule in RULES:
+        for seed in TUNING_SEEDS:
+            for trial in TRIALS[rule]:
+                complete(rule, trial, seed)
+    for seed in SEEDS:
         for rule in RULES:
-            for seed in TUNING_SEEDS:
-                for trial in TRIALS[rule]:
-                    complete(rule, trial, seed)
-        for seed in SEEDS:
-            for rule in RULES:
-                complete(rule, best_trial(rows, rule), seed)
-        for seed in SEEDS:
-            for rule in RULES:
-                complete(rule, (COMMON_RATE, 0.35 if rule == "fixed" else 0.5), seed)
+            complete(rule, best_trial(record.rows, rule), seed)
+    for seed in SEEDS:
+        for rule in RULES:
+            complete(rule, (COMMON_RATE, 0.35 if rule == "fixed" else 0.5), seed)
 
 
 if __name__ == "__main__":

@@ -16,7 +16,6 @@ compare with. A record that is there is completed.
 
 from __future__ import annotations
 
-import csv
 from pathlib import Path
 
 import numpy as np
@@ -24,6 +23,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
+from benchmarks.record import Record, short
 from mtl_utils import make_weighting
 from mtl_utils.datasets import overlapping_digits
 from mtl_utils.gradients import task_gradients
@@ -140,16 +140,12 @@ def run(method: str, rate: float, seed: int, member: int, epochs: int = EPOCHS) 
     return named | {name: found[name] for name in COLUMNS[5:]}
 
 
-def key(row: dict) -> tuple:
-    numbers = (int(row[name]) for name in ("seed", "member", "epochs"))
-    return row["method"], float(row["rate"]), *numbers
-
-
 def best_rate(rows: list[dict], method: str) -> float:
     """The rate with the largest hypervolume of validation errors, mean of the tuning seeds."""
 
     def area(rate: float, seed: int) -> float:
-        mine = [r for r in rows if key(r)[:3] == (method, rate, seed)]
+        wanted = (method, str(rate), str(seed))
+        mine = [r for r in rows if (r["method"], r["rate"], r["seed"]) == wanted]
         points = [(float(r["val_error_left"]), float(r["val_error_right"])) for r in mine]
         return hypervolume(points, (1, 1))
 
@@ -159,34 +155,23 @@ def best_rate(rows: list[dict], method: str) -> float:
 def main() -> None:
     torch.set_default_dtype(torch.float32)
     torch.set_num_threads(1)
-    rows: list[dict] = []
-    if FILE.exists():
-        with FILE.open(newline="", encoding="utf-8") as file:
-            rows = list(csv.DictReader(file))
-    done = {key(row) for row in rows}
-    with FILE.open("a", newline="", encoding="utf-8") as file:
-        table = csv.DictWriter(file, COLUMNS, lineterminator="\n")
-        if not rows:
-            table.writeheader()
+    record = Record(FILE, COLUMNS, key=COLUMNS[:5])
 
-        def complete(method: str, rate: float, seed: int, epochs: int = EPOCHS) -> None:
-            for member in range(METHODS[method]):
-                if (method, rate, seed, member, epochs) not in done:
-                    row = run(method, rate, seed, member, epochs)
-                    rows.append(row)
-                    short = {k: f"{v:.4g}" if isinstance(v, float) else v for k, v in row.items()}
-                    table.writerow(short)
-                    file.flush()
+    def complete(method: str, rate: float, seed: int, epochs: int = EPOCHS) -> None:
+        for member in range(METHODS[method]):
+            if (method, rate, seed, member, epochs) not in record:
+                row = run(method, rate, seed, member, epochs)
+                record.add([[short(row[column]) for column in COLUMNS]])
 
+    for method in METHODS:
+        for rate in RATES:
+            for seed in TUNING_SEEDS:
+                complete(method, rate, seed)
+    for seed in SEEDS:
         for method in METHODS:
-            for rate in RATES:
-                for seed in TUNING_SEEDS:
-                    complete(method, rate, seed)
-        for seed in SEEDS:
-            for method in METHODS:
-                complete(method, best_rate(rows, method), seed)
-        for method in METHODS:
-            complete(method, best_rate(rows, method), SEEDS[0], epochs=1)
+            complete(method, best_rate(record.rows, method), seed)
+    for method in METHODS:
+        complete(method, best_rate(record.rows, method), SEEDS[0], epochs=1)
 
 
 if __name__ == "__main__":

@@ -9,7 +9,6 @@ test error. All trainings of a rule run side by side. A record that is there is 
 
 from __future__ import annotations
 
-import csv
 import math
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -19,6 +18,7 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call, stack_module_state, vmap
 
+from benchmarks.record import Record
 from mtl_utils.datasets import diamonds
 from mtl_utils.models import HardSharing, SeparateModels, mlp
 
@@ -283,29 +283,23 @@ RULES[3:3] = FIXED
 def main() -> None:
     torch.set_default_dtype(torch.float64)
     torch.set_num_threads(1)
-    done = set()
-    if FILE.exists():
-        with FILE.open(newline="", encoding="utf-8") as file:
-            done = {(row["data"], row["optimiser"], row["rule"]) for row in csv.DictReader(file)}
-    FILE.parent.mkdir(exist_ok=True)
-    with FILE.open("a", newline="", encoding="utf-8") as file:
-        table = csv.writer(file)
-        if not done:
-            errors = [f"error {k + 1}" for k in range(K)]
-            table.writerow(["data", "optimiser", "rule", "seed", "rate", *errors])
-        settings = [(name, kind, rule) for name in DATA for kind in GRID for rule in RULES]
-        for name, kind, rule in settings:
-            if (name, kind, rule) in done:
-                continue
-            val, test, rates = run_trials(rule, kind, name)
-            # a network alone is tuned for its own task, the others for the mean over tasks
-            best = val.argmin(1) if rule == "alone" else val.mean(-1).argmin(1, keepdim=True)
-            chosen = test.gather(1, best[:, None].expand(-1, 1, K))[:, 0]
-            for seed in SEEDS:
-                rate = rates[seed, best[seed, 0]].item()
-                row = [f"{value:.6g}" for value in (rate, *chosen[seed].tolist())]
-                table.writerow([name, kind, rule, seed, *row])
-            file.flush()
+    errors = [f"error {k + 1}" for k in range(K)]
+    columns = ["data", "optimiser", "rule", "seed", "rate", *errors]
+    record = Record(FILE, columns, key=columns[:3])
+    settings = [(name, kind, rule) for name in DATA for kind in GRID for rule in RULES]
+    for name, kind, rule in settings:
+        if (name, kind, rule) in record:
+            continue
+        val, test, rates = run_trials(rule, kind, name)
+        # a network alone is tuned for its own task, the others for the mean over tasks
+        best = val.argmin(1) if rule == "alone" else val.mean(-1).argmin(1, keepdim=True)
+        chosen = test.gather(1, best[:, None].expand(-1, 1, K))[:, 0]
+        lines = []
+        for seed in SEEDS:
+            rate = rates[seed, best[seed, 0]].item()
+            numbers = [f"{value:.6g}" for value in (rate, *chosen[seed].tolist())]
+            lines.append([name, kind, rule, seed, *numbers])
+        record.add(lines)
 
 
 if __name__ == "__main__":

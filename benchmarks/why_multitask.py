@@ -9,7 +9,6 @@ A record that is there is completed.
 
 from __future__ import annotations
 
-import csv
 from pathlib import Path
 
 import torch
@@ -17,6 +16,7 @@ from sklearn.metrics import roc_auc_score
 from torch import Tensor, nn
 from torch.nn.functional import binary_cross_entropy_with_logits
 
+from benchmarks.record import Record
 from mtl_utils import make_weighting
 from mtl_utils.datasets import MultiTaskData, glyph_attributes
 from mtl_utils.ensemble import train_many
@@ -106,29 +106,21 @@ def scores(name: str, width: int, seeds: list[int], train: dict, test: dict) -> 
 def main() -> None:
     torch.set_default_dtype(torch.float64)
     torch.set_num_threads(1)
-    FILE.parent.mkdir(exist_ok=True)
-    done = set()
-    if FILE.exists():
-        with FILE.open(newline="", encoding="utf-8") as file:
-            done = {(r["setting"], int(r["width"]), int(r["seed"])) for r in csv.DictReader(file)}
-    with FILE.open("a", newline="", encoding="utf-8") as file:
-        table = csv.writer(file)
-        if not done:
-            table.writerow(["setting", "width", "seed", "easy", "abstract"])
-        for first in SEEDS[::2]:
-            seeds = [first, first + 1]
-            sets = [glyph_attributes(seed=seed, **SIZES) for seed in seeds]
-            train, test = split(sets, "train"), split(sets, "test")
-            for name, (_, groups, _) in SETTINGS.items():
-                for width in WIDTHS:
-                    if (name, width, seeds[1]) in done:
-                        continue
-                    found = scores(name, width, seeds, train, test)
-                    for seed, values in zip(seeds, found.T.tolist(), strict=True):
-                        by = dict(zip(reversed(groups), reversed(values), strict=True))
-                        shown = [f"{by[g]:.5f}" if g in by else "" for g in BOTH]
-                        table.writerow([name, width, seed, *shown])
-                    file.flush()
+    columns = ["setting", "width", "seed", *BOTH]
+    record = Record(FILE, columns, key=columns[:3])
+    for first in SEEDS[::2]:
+        seeds = [first, first + 1]
+        sets = [glyph_attributes(seed=seed, **SIZES) for seed in seeds]
+        train, test = split(sets, "train"), split(sets, "test")
+        for name, (_, groups, _) in SETTINGS.items():
+            for width in WIDTHS:
+                if (name, width, seeds[1]) in record:
+                    continue
+                found = scores(name, width, seeds, train, test)
+                for seed, values in zip(seeds, found.T.tolist(), strict=True):
+                    by = dict(zip(reversed(groups), reversed(values), strict=True))
+                    shown = [f"{by[g]:.5f}" if g in by else "" for g in BOTH]
+                    record.add([[name, width, seed, *shown]])
 
 
 if __name__ == "__main__":
