@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 from torch import nn
 from torch.func import functional_call, jacrev
 
-from mtl_utils import gradients, layers, make_weighting
+from mtl_utils import make_weighting
+from mtl_utils.engine import landing, layers
 from mtl_utils.gradients import fork, gramian, jacobian, task_gradients
 from mtl_utils.models import HardSharing
 from tests.rules import HalfSum, few
@@ -114,9 +115,9 @@ def reference(model, x):
 @settings(max_examples=8, deadline=None)
 def test_all_ways_agree_with_torch(name, seed, n_tasks, formulas):
     """Formulas for the layers: always, never, or where they are cheaper."""
-    choice = {"a": {"return_value": True}, "n": {"return_value": False}}.get(formulas)
-    wraps = choice or {"side_effect": layers._is_cheaper}
-    with mock.patch.object(layers, "_is_cheaper", **wraps):
+    choice = {"a": {"return_value": 1e18}, "n": {"return_value": -1.0}}.get(formulas)
+    wraps = choice or {"side_effect": layers._saved}
+    with mock.patch.object(layers, "_saved", **wraps):
         all_ways_agree_with_torch(name, seed, n_tasks)
 
 
@@ -214,7 +215,7 @@ def test_parameters_that_some_or_all_losses_miss(method):
     )
     found = task_gradients(losses, shared, features, method)
     assert found.jacobian.tolist() == [[2, 2, 0, 0, 0, 0], [1, 1, 1, 1, 0, 0], [0] * 6]
-    assert found.reached == [True, True, False] and found.method == method
+    assert found.reached == [True, True, False]
     found.fill(torch.tensor([1.0, 10.0, 100.0]))
     assert first.grad.tolist() == [12, 12] and second.grad.tolist() == [10, 10]
     assert aside.grad is None
@@ -432,8 +433,8 @@ def test_features_of_the_wrong_number():
 
 def test_features_with_losses_that_are_no_stack():
     model, _, outputs, features = forked_problem()
-    message = r"losses: with features they have to come from torch.stack.* result of MulBackward0"
-    refused(message, losses_of(outputs) * 2, model, features)
+    message = r"losses: with features they have to come from torch.stack.* result of MvBackward0"
+    refused(message, 2 * torch.eye(3).double() @ losses_of(outputs), model, features)
 
 
 def test_a_loss_that_reads_the_feature_of_another():
@@ -501,21 +502,21 @@ def test_unknown_method():
         task_gradients(losses_of(outputs), model.trunk.parameters(), method="magic")
 
 
-def test_auto_takes_the_fork_where_there_is_one():
+def test_the_heads_are_found_behind_what_was_done_to_the_stack():
     model, _, outputs, features = forked_problem()
     losses, shared = losses_of(outputs), list(model.trunk.parameters())
-    assert task_gradients(losses, shared, retain_graph=True).method == "cut"
-    assert task_gradients(losses * 1.0, shared, retain_graph=True).method == "loop"
-    assert task_gradients(losses, shared, features).method == "forked"
+    for given_losses in (losses, losses * 1.0, (losses / 4).float(), torch.log(losses)):
+        found = task_gradients(given_losses, shared, retain_graph=True)
+        assert found.plan == "each head once"
+    mixed = torch.eye(3).double() @ losses
+    assert task_gradients(mixed, shared).plan == "a backward pass for each task"
 
 
-def test_accumulate():
-    parameter = torch.ones(2, requires_grad=True)
-    gradients.accumulate(parameter, None)
-    assert parameter.grad is None
+def test_gradients_are_added_to_leaves_and_no_memory_is_shared():
+    parameter, other = (torch.ones(2, requires_grad=True) for _ in range(2))
     given_gradient = torch.ones(2)
-    gradients.accumulate(parameter, given_gradient)
+    landing.onto_leaves([parameter, other], [given_gradient, None])
     held = parameter.grad
-    gradients.accumulate(parameter, given_gradient)
-    assert parameter.grad is held and held.tolist() == [2, 2]
+    landing.onto_leaves([parameter, other], [given_gradient, None])
+    assert parameter.grad is held and held.tolist() == [2, 2] and other.grad is None
     assert given_gradient.tolist() == [1, 1] and not held.requires_grad

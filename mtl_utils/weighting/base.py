@@ -18,6 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from mtl_utils import gradients
+from mtl_utils.engine import landing
 
 _REGISTRY: dict[str, type[Weighting]] = {}
 
@@ -323,8 +324,7 @@ class LossWeighting(Weighting):
                 f"or parameters are out of range, got losses {losses.detach().tolist()}"
             )
         losses.backward(weights)
-        for parameter, gradient in zip(own, own_gradients, strict=True):
-            gradients.accumulate(parameter, gradient)
+        landing.onto_leaves(own, own_gradients)
         return weights
 
 

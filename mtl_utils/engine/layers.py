@@ -19,9 +19,12 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.autograd.graph import GradientEdge
 from torch.nn import functional
+
+from mtl_utils.engine.graph import LEAF, Graph
+from mtl_utils.engine.trunk import at_least_single
 
 
 @dataclass
@@ -61,118 +64,85 @@ class Plan:
     Attributes:
         edges: outputs of the layers with a formula, whose gradients are needed.
         remaining: parameters whose own gradients are needed.
+        saved: multiplications that the formulas save, less those of the additional pass that the
+            update then needs.
         words: how, in words.
     """
 
-    def __init__(self, formulas: list[Formula], remaining: list[Tensor]) -> None:
-        self.formulas, self.remaining = formulas, remaining
+    def __init__(self, formulas: list[Formula], remaining: list[Tensor], saved: float) -> None:
+        self.formulas, self.remaining, self.saved = formulas, remaining, saved
         self.nodes = list(dict.fromkeys(node for f in formulas for node in f.nodes))
         self.edges = [GradientEdge(node, 0) for node in self.nodes]
         counted = sum(f.kind != "bias" for f in formulas)
         self.words = f"Gramian of {counted} layers by formula, of {len(remaining)} tensors "
         self.words += "by their gradients"
-        self.blocks: Sequence[Tensor] = ()
 
     def gramian(self, blocks: Sequence[Tensor]) -> Tensor:
-        """Inner products of the task gradients, [K, K].
+        """Inner products of the task gradients of the layers with a formula, [K, K].
 
         Args:
-            blocks: for each of `edges` and then of `remaining` the gradients of all K losses,
-                [K, *shape].
+            blocks: for each of `edges` the gradients of all K losses, [K, *shape].
         """
-        self.blocks = blocks
-        parts = [_inner_products(formula, self._rows(formula)) for formula in self.formulas]
-        for gradient in blocks[len(self.nodes) :]:
-            rows = _single(gradient.reshape(len(gradient), -1))
-            parts.append(rows @ rows.T)
-        return torch.stack(parts).sum(0) if len(parts) > 1 else parts[0]
-
-    def update(self, coefficients: Tensor) -> list[tuple[Tensor, Tensor]]:
-        """Each parameter with sum_k coefficients[k] g_k, from what `gramian` was given."""
-        combined = {}
-        for node, block in zip(self.nodes, self.blocks, strict=False):
-            rows = _single(block.reshape(len(block), -1))
-            together = (coefficients.to(rows) @ rows).view(1, *block.shape[1:])
-            combined[node] = _rows_of_outputs(node, together)[0]
-        found: list[tuple[Tensor, Tensor]] = []
+        at = dict(zip(self.nodes, blocks, strict=True))
+        parts = []
         for formula in self.formulas:
-            d = _join([combined[node] for node in formula.nodes], 0)
-            found.append((formula.parameter, _gradient(formula, d)))
-            if formula.bias is not None:
-                found.append((formula.bias, d.sum(0)))
-        for parameter, block in zip(self.remaining, self.blocks[len(self.nodes) :], strict=True):
-            rows = _single(block.reshape(len(block), -1))
-            found.append((parameter, (coefficients.to(rows) @ rows).view_as(parameter)))
-        return found
-
-    def _rows(self, formula: Formula) -> Tensor:
-        """Output gradients of all uses, [K, R, out]."""
-        at = dict(zip(self.nodes, self.blocks, strict=False))
-        return _single(_join([_rows_of_outputs(node, at[node]) for node in formula.nodes], 1))
+            rows = [_rows_of_outputs(node, at[node]) for node in formula.nodes]
+            parts.append(_inner_products(formula, at_least_single(_join(rows, 1))))
+        return torch.stack(parts).sum(0)
 
 
-def plan(edge: GradientEdge, shared: Sequence[Tensor], n_tasks: int) -> Plan:
-    """Choose for each shared parameter how its inner products are found.
+def plan(graph: Graph) -> Plan:
+    """Choose for each shared parameter that is reached how its inner products are found.
 
-    Args:
-        edge: where the trunk ends.
-        shared: parameters, all reached from the edge.
-        n_tasks: K.
+    A parameter has a formula if all its uses are known ones in the common part, it is real and has
+    no hook, and the formula needs fewer multiplications.
     """
-    uses = _uses(edge.node, shared)
+    n_tasks = len(graph.roots)
+    uses = _uses(graph)
     formulas: list[Formula] = []
     done: set[int] = set()
-    for parameter in shared:
+    saved = 0.0
+    for parameter in graph.live:
         found = uses.get(id(parameter), [])
         kinds = {(use.role, use.transposed) for use in found}
         if len(kinds) != 1 or found[0].role not in ("weight", "embedding"):
             continue
         nodes = [use.node for use in found]
-        if _is_cheaper(nodes, parameter, n_tasks):
+        gain = _saved(nodes, parameter, n_tasks)
+        if gain > 0:
             kind, transposed = found[0].role, found[0].transposed
             inputs = _join([_rows_of_inputs(node) for node in nodes], 0).detach()
-            bias = _bias_of(nodes, uses, shared) if kind == "weight" else None
+            bias = _bias_of(nodes, uses, graph.live) if kind == "weight" else None
             formulas.append(Formula(kind, parameter, nodes, inputs, transposed, bias))
             done |= {id(parameter), id(bias)}
+            saved += gain
+        if found[0].role == "weight":  # one more pass: gradients of its inputs and of itself
+            saved -= 2 * sum(_count_rows(node) for node in nodes) * parameter.numel()
     has_formula = {node for formula in formulas for node in formula.nodes}
     remaining = []
-    for parameter in shared:
+    for parameter in graph.live:
         if id(parameter) in done:
             continue
         found = uses.get(id(parameter), [])
         nodes = [use.node for use in found]
-        if {use.role for use in found} == {"bias"} and has_formula.issuperset(nodes):
+        if found and {use.role for use in found} == {"bias"} and has_formula.issuperset(nodes):
             formulas.append(Formula("bias", parameter, nodes))
         else:
             remaining.append(parameter)
-    return Plan(formulas, remaining)
+    return Plan(formulas, remaining, saved)
 
 
-def vectorises(edge: GradientEdge) -> bool:
-    """Whether taking all losses back at once is faster: not through convolutions."""
-    return not any(type(node).__name__ == "ConvolutionBackward0" for node in _nodes(edge.node))
-
-
-def _nodes(root: Any) -> list:
-    seen, stack = {root: None}, [root]
-    while stack:
-        for child, _ in stack.pop().next_functions:
-            if child is not None and child not in seen:
-                seen[child] = None
-                stack.append(child)
-    return list(seen)
-
-
-def _uses(root: Any, shared: Sequence[Tensor]) -> dict[int, list[Use]]:
-    """Where each shared parameter is used in the trunk, by its id."""
-    wanted = {id(p) for p in shared}
+def _uses(graph: Graph) -> dict[int, list[Use]]:
+    """Where each shared parameter is used in the common part, by its id; nothing for those that
+    heads read too, that have hooks, or that are not plain real tensors."""
+    wanted = {id(p) for p in graph.live if _is_plain(p)} - graph.direct
     parents: dict = {}
     leaves = {}
-    for node in _nodes(root):
+    for node in graph.nodes:
         for index, (child, _) in enumerate(node.next_functions):
             if child is not None:
                 parents.setdefault(child, []).append((node, index))
-        if hasattr(node, "variable") and id(node.variable) in wanted:
+        if isinstance(node, LEAF) and id(node.variable) in wanted:
             leaves[id(node.variable)] = node
     uses: dict[int, list[Use]] = {}
     for key, leaf in leaves.items():
@@ -186,13 +156,18 @@ def _uses(root: Any, shared: Sequence[Tensor]) -> dict[int, list[Use]]:
     return uses
 
 
+def _is_plain(parameter: Tensor) -> bool:
+    known = type(parameter) in (Tensor, nn.Parameter)
+    return known and parameter.is_floating_point() and not parameter._backward_hooks
+
+
 def _role(node: Any, index: int) -> str:
     """What input `index` of a node is to it."""
     kind = type(node).__name__
     if kind == "AddmmBackward0" and node._saved_alpha == node._saved_beta == 1:
-        shape = _input_shape(node, 0)
-        return "weight" if index == 2 else "bias" if index == 0 and shape == 1 else "other"
-    if kind == "MmBackward0" and index == 1:
+        is_bias = index == 0 and _leaf_shape(node, 0) == _out_shape(node)[-1:]
+        return "weight" if index == 2 else "bias" if is_bias else "other"
+    if kind == "MmBackward0" and index == 1 and node._saved_self.layout == torch.strided:
         return "weight"
     if kind == "EmbeddingBackward0" and not node._saved_scale_grad_by_freq:
         return "embedding"
@@ -203,11 +178,10 @@ def _role(node: Any, index: int) -> str:
     return "other"
 
 
-def _input_shape(node: Any, index: int) -> int:
-    """Dimensions of the leaf behind an input, 0 if it is none."""
+def _leaf_shape(node: Any, index: int) -> torch.Size | None:
+    """Shape of the leaf behind an input, None if it is none."""
     child = node.next_functions[index][0]
-    variable = getattr(child, "variable", None)
-    return 0 if variable is None else variable.dim()
+    return child.variable.shape if isinstance(child, LEAF) else None
 
 
 def _out_shape(node: Any) -> torch.Size:
@@ -220,20 +194,18 @@ def _count_rows(node: Any) -> int:
     return shape.numel() // max(channels, 1)
 
 
-def _is_cheaper(nodes: list, parameter: Tensor, n_tasks: int) -> bool:
-    """Whether a formula needs fewer multiplications than the gradients of the parameter."""
+def _saved(nodes: list, parameter: Tensor, n_tasks: int) -> float:
+    """Multiplications that a formula saves over the gradients of the parameter."""
     rows = sum(_count_rows(node) for node in nodes)
     shape = _out_shape(nodes[0])
     is_convolution = type(nodes[0]).__name__ == "ConvolutionBackward0"
     out = shape[1] if is_convolution else shape[-1]
-    fan_in = parameter.numel() // out
     if type(nodes[0]).__name__ == "EmbeddingBackward0":
         by_formula = n_tasks * rows * out + n_tasks**2 * rows * out
-        by_gradients = (n_tasks + n_tasks**2) * parameter.numel()
-        return by_formula < by_gradients
+        return (n_tasks + n_tasks**2) * parameter.numel() - by_formula
+    fan_in = parameter.numel() // out
     by_formula = rows**2 * (fan_in + n_tasks * out) + n_tasks**2 * rows * out
-    by_gradients = n_tasks * rows * fan_in * out + n_tasks**2 * fan_in * out
-    return by_formula < by_gradients
+    return n_tasks * rows * fan_in * out + n_tasks**2 * fan_in * out - by_formula
 
 
 def _bias_of(nodes: list, uses: dict[int, list[Use]], shared: Sequence[Tensor]) -> Tensor | None:
@@ -277,45 +249,22 @@ def _inner_products(formula: Formula, d: Tensor) -> Tensor:
         return sums @ sums.T
     assert formula.inputs is not None
     if formula.kind == "embedding":
-        words = formula.inputs
-        _, place = words.unique(return_inverse=True)
-        sums = d.new_zeros(len(d), int(place.max()) + 1, d.shape[2])
-        sums.index_add_(1, place, d * _counts(formula)[:, None].to(d))
+        words, place = formula.inputs.unique(return_inverse=True)
+        sums = d.new_zeros(len(d), len(words), d.shape[2])
+        sums.index_add_(1, place, d * _learns(formula)[:, None].to(d))
         return sums.flatten(1) @ sums.flatten(1).T
-    a = _single(formula.inputs)
+    a = at_least_single(formula.inputs)
     products = a @ a.T
     if formula.bias is not None:
         products += 1
     return torch.matmul(products, d).flatten(1) @ d.flatten(1).T
 
 
-def _gradient(formula: Formula, d: Tensor) -> Tensor:
-    """Gradient of the parameter from output gradients [R, out]."""
-    if formula.kind == "bias":
-        return d.sum(0)
-    assert formula.inputs is not None
-    if formula.kind == "embedding":
-        rows = d * _counts(formula)[:, None].to(d)
-        shape = formula.parameter.shape
-        if formula.nodes[0]._saved_sparse:
-            return torch.sparse_coo_tensor(formula.inputs[None], rows, shape)
-        return d.new_zeros(shape).index_add_(0, formula.inputs, rows)
-    a = _single(formula.inputs)
-    if type(formula.nodes[0]).__name__ == "ConvolutionBackward0":
-        return (d.T @ a).view_as(formula.parameter)
-    return d.T @ a if formula.transposed else a.T @ d
-
-
-def _counts(formula: Formula) -> Tensor:
-    """Whether each word learns: padding does not, [R]."""
-    assert formula.inputs is not None
-    return formula.inputs != formula.nodes[0]._saved_padding_idx
+def _learns(formula: Formula) -> Tensor:
+    """Whether each word learns where it stands: padding does not, [R]."""
+    parts = [node._saved_indices.flatten() != node._saved_padding_idx for node in formula.nodes]
+    return _join(parts, 0)
 
 
 def _join(tensors: list[Tensor], dim: int) -> Tensor:
     return tensors[0] if len(tensors) == 1 else torch.cat(tensors, dim)
-
-
-def _single(rows: Tensor) -> Tensor:
-    """Half-precision numbers in float32: their inner products soon overflow."""
-    return rows.float() if rows.dtype in (torch.float16, torch.bfloat16) else rows

@@ -1,0 +1,116 @@
+"""What each task wants at its gates: the gradients of the losses where they enter the trunk."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.autograd.graph import GradientEdge
+
+from mtl_utils.engine.graph import Gate, Graph
+
+Partials = dict[tuple[Any, int], list[Tensor | None]]  # gate's node and output -> a row for each task
+
+
+def at_gates(
+    graph: Graph,
+    head_weights: Sequence[float],
+    scale: float,
+    leaves: Sequence[Tensor],
+    retain_graph: bool,
+) -> tuple[Partials, list[Tensor | None]]:
+    """One pass through all heads: they have nothing in common.
+
+    Args:
+        graph: what the losses reach.
+        head_weights: [K], above 0, of the losses in the gradients of `leaves`.
+        scale: factor of all gradients.
+        leaves: others than shared ones whose gradients are wanted; where the pass has to go through
+            the trunk to reach them, it does.
+        retain_graph: keep the heads for another pass.
+
+    Returns:
+        scale dL_k at each gate, and scale sum_k head_weights[k] dL_k in each leaf.
+    """
+    partials: Partials = defaultdict(lambda: [None] * len(graph.roots))
+
+    def record(gates: list[Gate]) -> Callable:
+        def hook(gradients: Sequence[Tensor | None], _: Any) -> None:
+            for gate in gates:
+                found = gradients[gate.index]
+                if found is not None:
+                    found = _fit(found.detach(), gate.into)
+                    weight = head_weights[gate.task]
+                    found = found if weight == 1 else found / weight
+                    _add(partials[gate.into], gate.task, found)
+
+        return hook
+
+    for gate in graph.gates:
+        if gate.node is None:
+            root = graph.roots[gate.task][gate.index]
+            _add(partials[gate.into], gate.task, scale * root.gradient)
+    inner = [gate for gate in graph.gates if gate.node is not None]
+    targets: list[Any] = [GradientEdge(*into) for into in dict.fromkeys(g.into for g in inner)]
+    targets += leaves
+    own = [(k, root) for k, roots in enumerate(graph.roots) for root in roots]
+    if not targets:
+        return partials, []
+    with hooked(inner, record):
+        found = torch.autograd.grad(
+            [root.edge for _, root in own],
+            targets,
+            [scale * head_weights[k] * root.gradient for k, root in own],
+            retain_graph=retain_graph,
+            allow_unused=True,
+        )
+    return partials, list(found[len(targets) - len(leaves) :])
+
+
+@contextmanager
+def hooked(gates: Sequence[Gate], make: Callable[[list[Gate]], Callable]) -> Iterator[None]:
+    """For a while, a hook behind each node from which gates lead away."""
+    by_node: dict[Any, list[Gate]] = {}
+    for gate in gates:
+        by_node.setdefault(gate.node, []).append(gate)
+    handles = [node.register_hook(make(of_node)) for node, of_node in by_node.items()]
+    try:
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+@contextmanager
+def hooks_off(leaves: Sequence[Tensor]) -> Iterator[None]:
+    """For a while, without the hooks of these leaves: they belong to the gradient that lands."""
+    dicts = [leaf._backward_hooks for leaf in leaves if leaf._backward_hooks]
+    kept = [dict(hooks) for hooks in dicts]
+    for hooks in dicts:
+        hooks.clear()
+    try:
+        yield
+    finally:
+        for hooks, saved in zip(dicts, kept, strict=True):
+            hooks.update(saved)
+
+
+def _add(rows: list[Tensor | None], k: int, gradient: Tensor) -> None:
+    before = rows[k]
+    rows[k] = gradient if before is None else before + gradient
+
+
+def _fit(gradient: Tensor, into: tuple[Any, int]) -> Tensor:
+    """A gradient as the engine hands it on: in the shape and type of what was read."""
+    node, number = into
+    meta = node._input_metadata[number]
+    if tuple(gradient.shape) != tuple(meta.shape):
+        gradient = gradient.sum_to_size(tuple(meta.shape))
+    if gradient.dtype != meta.dtype:
+        real = gradient.is_complex() and not meta.dtype.is_complex
+        gradient = (gradient.real if real else gradient).to(meta.dtype)
+    return gradient

@@ -1,0 +1,119 @@
+"""How gradients get into `.grad`: always by an ordinary backward pass, so that hooks, sparse
+gradients and the reducers of several processes find what they know."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from mtl_utils.engine.graph import NEEDS_STACK, Gate, Graph, find_stacks
+from mtl_utils.engine.heads import hooked
+
+
+def backward(
+    losses: Tensor,
+    weights: Tensor,
+    present: Sequence[bool] | None = None,
+    retain_graph: bool = False,
+    inputs: Sequence[Tensor] | None = None,
+) -> None:
+    """`losses.backward(weights)`, from which absent tasks stay out whatever they hold.
+
+    Args:
+        losses: [K], attached to the graph.
+        weights: [K].
+        present: [K], which tasks take part; all of them if not given.
+        retain_graph: keep the graph for another pass.
+        inputs: the leaves that get a gradient; all of them if not given.
+
+    Raises:
+        ValueError: a task is absent from losses that do not come from torch.stack.
+    """
+    handles = []
+    if present is not None and not all(present):
+        stacks = find_stacks(losses)
+        if stacks is None:
+            raise ValueError(NEEDS_STACK)
+
+        def keep(gradients: Sequence[Tensor | None], _: Any) -> tuple:
+            return tuple(g if p else None for g, p in zip(gradients, present, strict=True))
+
+        handles = [stack.register_hook(keep) for stack in stacks]
+    try:
+        losses.backward(
+            weights.to(losses), retain_graph=retain_graph, inputs=None if inputs is None else inputs
+        )
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+def through_gates(
+    graph: Graph,
+    coefficients: Sequence[float],
+    factors: Sequence[float],
+    present: Sequence[bool] | None,
+    retain_graph: bool,
+) -> None:
+    """One ordinary backward pass in which each gate scales what its task sends into the trunk.
+
+    Shared parameters get sum_k coefficients[k] g_k, all others sum_k factors[k] dL_k. Others below
+    the gates would get the coefficients too; they have a pass of their own.
+
+    Args:
+        graph: what the losses reach.
+        coefficients: [K].
+        factors: [K], above 0.
+        present: [K], which tasks take part.
+        retain_graph: keep the graph for another pass.
+    """
+    losses = graph.losses
+    plain = torch.tensor(factors, dtype=torch.float64)
+    if list(coefficients) == list(factors):
+        backward(losses, plain, present, retain_graph)
+        return
+    start = plain.clone()
+    for gate in graph.gates:
+        if gate.node is None:
+            start[gate.task] = coefficients[gate.task]
+    inner = [gate for gate in graph.gates if gate.node is not None]
+
+    def scale(gates: list[Gate]) -> Callable:
+        indices = {gate.index for gate in gates}
+        ratio = coefficients[gates[0].task] / factors[gates[0].task]
+
+        def hook(gradients: Sequence[Tensor | None], _: Any) -> tuple:
+            return tuple(
+                _times(g, ratio) if i in indices else g for i, g in enumerate(gradients)
+            )
+
+        return hook
+
+    inputs = None
+    if graph.below:
+        backward(losses, plain, present, retain_graph=True, inputs=graph.below)
+        inputs = [*graph.live, *graph.private]
+    with hooked(inner, scale):
+        backward(losses, start, present, retain_graph, inputs)
+
+
+def onto_leaves(leaves: Sequence[Tensor], gradients: Sequence[Tensor | None]) -> None:
+    """Add gradients to `.grad` of leaves, in one backward pass that begins at the leaves.
+
+    Args:
+        leaves: tensors that learn, none of them twice.
+        gradients: of the shape of each; None leaves `.grad` as it is.
+    """
+    pairs = [(p, g) for p, g in zip(leaves, gradients, strict=True) if g is not None]
+    if pairs:
+        torch.autograd.backward([p for p, _ in pairs], [g.to(p.dtype) for p, g in pairs])
+
+
+def _times(gradient: Tensor | None, ratio: float) -> Tensor | None:
+    if gradient is None or ratio == 1:
+        return gradient
+    # not 0 * gradient, which is no number where the gradient is infinite
+    return torch.zeros_like(gradient) if ratio == 0 else gradient * ratio
