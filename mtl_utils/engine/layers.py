@@ -64,13 +64,16 @@ class Plan:
     Attributes:
         edges: outputs of the layers with a formula, whose gradients are needed.
         remaining: parameters whose own gradients are needed.
-        saved: multiplications that the formulas save, less those of the additional pass that the
-            update then needs.
+        saved: multiplications that the formulas save.
+        update: multiplications of the additional pass that the update needs without the gradients.
         words: how, in words.
     """
 
-    def __init__(self, formulas: list[Formula], remaining: list[Tensor], saved: float) -> None:
-        self.formulas, self.remaining, self.saved = formulas, remaining, saved
+    def __init__(
+        self, formulas: list[Formula], remaining: list[Tensor], saved: float, update: float
+    ) -> None:
+        self.formulas, self.remaining = formulas, remaining
+        self.saved, self.update = saved, update
         self.nodes = list(dict.fromkeys(node for f in formulas for node in f.nodes))
         self.edges = [GradientEdge(node, 0) for node in self.nodes]
         counted = sum(f.kind != "bias" for f in formulas)
@@ -91,18 +94,22 @@ class Plan:
         return torch.stack(parts).sum(0)
 
 
-def plan(graph: Graph) -> Plan:
-    """Choose for each shared parameter that is reached how its inner products are found.
+def plan(graph: Graph, parameters: Sequence[Tensor]) -> Plan:
+    """Choose for each shared parameter how its inner products are found.
 
     A parameter has a formula if all its uses are known ones in the common part, it is real and has
     no hook, and the formula needs fewer multiplications.
+
+    Args:
+        graph: what the losses reach.
+        parameters: of `graph.live`.
     """
     n_tasks = len(graph.roots)
     uses = _uses(graph)
     formulas: list[Formula] = []
     done: set[int] = set()
-    saved = 0.0
-    for parameter in graph.live:
+    saved = update = 0.0
+    for parameter in parameters:
         found = uses.get(id(parameter), [])
         kinds = {(use.role, use.transposed) for use in found}
         if len(kinds) != 1 or found[0].role not in ("weight", "embedding"):
@@ -112,15 +119,15 @@ def plan(graph: Graph) -> Plan:
         if gain > 0:
             kind, transposed = found[0].role, found[0].transposed
             inputs = _join([_rows_of_inputs(node) for node in nodes], 0).detach()
-            bias = _bias_of(nodes, uses, graph.live) if kind == "weight" else None
+            bias = _bias_of(nodes, uses, parameters) if kind == "weight" else None
             formulas.append(Formula(kind, parameter, nodes, inputs, transposed, bias))
             done |= {id(parameter), id(bias)}
             saved += gain
         if found[0].role == "weight":  # one more pass: gradients of its inputs and of itself
-            saved -= 2 * sum(_count_rows(node) for node in nodes) * parameter.numel()
+            update += 2 * sum(_count_rows(node) for node in nodes) * parameter.numel()
     has_formula = {node for formula in formulas for node in formula.nodes}
     remaining = []
-    for parameter in graph.live:
+    for parameter in parameters:
         if id(parameter) in done:
             continue
         found = uses.get(id(parameter), [])
@@ -129,7 +136,7 @@ def plan(graph: Graph) -> Plan:
             formulas.append(Formula("bias", parameter, nodes))
         else:
             remaining.append(parameter)
-    return Plan(formulas, remaining, saved)
+    return Plan(formulas, remaining, saved, update)
 
 
 def _uses(graph: Graph) -> dict[int, list[Use]]:

@@ -21,15 +21,15 @@ class Retained:
     """
 
     def __init__(self, nodes: Iterable[Any], memo: dict) -> None:
-        young = memo.get("retained")
-        objects = gc.get_objects() if young else [*gc.get_objects(0), *gc.get_objects(1)]
-        own = set(nodes)
-        self.before: list[tuple[Tensor, Tensor | None]] = []
-        for candidate in objects:
-            if type(candidate) is Tensor and candidate.retains_grad and candidate.grad_fn in own:
-                self.before.append((candidate, candidate.grad))
-        if self.before:
-            memo["retained"] = True
+        old = memo.get("retained", False)
+        objects = gc.get_objects() if old else gc.get_objects(0) + gc.get_objects(1)
+        tensors = [thing for thing in objects if type(thing) is Tensor]
+        found = [tensor for tensor in tensors if tensor.retains_grad]
+        if found:
+            own = set(nodes)
+            found = [tensor for tensor in found if tensor.grad_fn in own]
+        self.before = [(tensor, tensor.grad) for tensor in found]
+        memo["retained"] = old or bool(found)
 
     def restore(self) -> None:
         """Take out what was added since."""

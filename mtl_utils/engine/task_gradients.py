@@ -96,12 +96,15 @@ class TaskGradients:
             part = [p for p in self.live if id(p) in wanted]
             if not part:
                 raise ValueError("shared: no loss reaches the last shared layer")
-            found = dict(zip(map(id, part), self._through_trunk(part, keep=True), strict=True))
             self.plan += "; Gramian of the last shared layer"
+            if self._has_formulas:
+                return self._by_formula(layers.plan(self.graph, part))
+            found = dict(zip(map(id, part), self._through_trunk(part, keep=True), strict=True))
             return self._inner_products(part, self._averaged(part, found))
-        if self._blocks is None and self.reduce is None and self.method in ("auto", "cut"):
-            plan = layers.plan(self.graph)
-            if plan.saved > 0:
+        if self._blocks is None and self._has_formulas:
+            plan = layers.plan(self.graph, self.live)
+            if plan.saved > plan.update:
+                self.plan += "; " + plan.words
                 return self._by_formula(plan)
         return self._inner_products(self.live, self._all_blocks())
 
@@ -216,12 +219,17 @@ class TaskGradients:
             _zeros(edge, self.n_tasks) if block is None else block
             for edge, block in zip(plan.edges, found, strict=False)
         ]
-        total = plan.gramian(blocks) / self.scale**2
+        total = torch.zeros((), device=self.losses.device)
+        if plan.formulas:
+            total = plan.gramian(blocks) / self.scale**2
         if plan.remaining:
             rest = dict(zip(map(id, plan.remaining), found[len(blocks) :], strict=True))
             total = total + self._inner_products(plan.remaining, rest)
-        self.plan += "; " + plan.words
         return total
+
+    @property
+    def _has_formulas(self) -> bool:
+        return self.reduce is None and self.method in ("auto", "cut")
 
     def _inner_products(self, parameters: Sequence[Tensor], blocks: dict) -> Tensor:
         """[K, K]; a parameter's hooks see each gradient, as they do in K passes."""
