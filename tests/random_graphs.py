@@ -193,7 +193,9 @@ def main(count: int) -> None:
     with FILE.open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow(["what", "graphs"])
-        writer.writerows([*outcomes.most_common(), *(("with " + k, n) for k, n in features.items())])
+        writer.writerows(
+            [*outcomes.most_common(), *(("with " + k, n) for k, n in features.items())]
+        )
     print(dict(outcomes))
 
 

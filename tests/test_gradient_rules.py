@@ -568,7 +568,9 @@ def test_gramian_of_the_representation_and_of_the_last_layer(forked):
 def test_representation_needs_one():
     theta = torch.ones(3, dtype=torch.float64, requires_grad=True)
     losses = torch.stack([theta.sum(), (theta * 2).square().sum()])
-    with pytest.raises(ValueError, match=r"^gramian: 'representation' needs losses from torch.stack"):
+    with pytest.raises(
+        ValueError, match=r"^gramian: 'representation' needs losses from torch.stack"
+    ):
         make_weighting("mgda", 2, gramian="representation").backward(losses, [theta])
     assert theta.grad is None
 

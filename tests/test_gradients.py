@@ -503,7 +503,7 @@ def test_unknown_method():
 
 
 def test_the_heads_are_found_behind_what_was_done_to_the_stack():
-    model, _, outputs, features = forked_problem()
+    model, _, outputs, _ = forked_problem()
     losses, shared = losses_of(outputs), list(model.trunk.parameters())
     for given_losses in (losses, losses * 1.0, (losses / 4).float(), torch.log(losses)):
         found = task_gradients(given_losses, shared, retain_graph=True)

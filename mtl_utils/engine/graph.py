@@ -154,8 +154,8 @@ def read(
         mask = reached_by[node]
         return leads[node] and (not heads or len(starts) == 1 or mask & (mask - 1) != 0)
 
-    for k, roots in enumerate(graph.roots):
-        for i, root in enumerate(roots):
+    for k, own in enumerate(graph.roots):
+        for i, root in enumerate(own):
             node = root.edge.node
             if is_common(node) or (isinstance(node, LEAF) and leads[node]):
                 graph.gates.append(Gate(k, None, i, (node, root.edge.output_nr)))
@@ -253,7 +253,8 @@ def find_stacks(losses: Tensor) -> list | None:
         None where the losses come from something else.
     """
     stacks: list = []
-    to_visit, seen = [losses.grad_fn], set()
+    to_visit: list[Any] = [losses.grad_fn]
+    seen = set()
     while to_visit:
         node = to_visit.pop()
         if node in seen:

@@ -13,7 +13,9 @@ from torch.autograd.graph import GradientEdge
 
 from mtl_utils.engine.graph import Gate, Graph
 
-Partials = dict[tuple[Any, int], list[Tensor | None]]  # gate's node and output -> a row for each task
+Partials = dict[
+    tuple[Any, int], list[Tensor | None]
+]  # gate's node and output -> a row for each task
 
 
 def at_gates(

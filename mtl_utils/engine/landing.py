@@ -86,9 +86,7 @@ def through_gates(
         ratio = coefficients[gates[0].task] / factors[gates[0].task]
 
         def hook(gradients: Sequence[Tensor | None], _: Any) -> tuple:
-            return tuple(
-                _times(g, ratio) if i in indices else g for i, g in enumerate(gradients)
-            )
+            return tuple(_times(g, ratio) if i in indices else g for i, g in enumerate(gradients))
 
         return hook
 

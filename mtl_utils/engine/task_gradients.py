@@ -3,24 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, Protocol
+from functools import partial
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from mtl_utils.engine import graph as graphs
 from mtl_utils.engine import heads, landing, layers, trunk
+from mtl_utils.engine.processes import Mean
 from mtl_utils.engine.retained import Retained
 from mtl_utils.engine.trunk import Block
-
-
-class Mean(Protocol):
-    """The mean of a tensor over the processes of a group, and how many these are."""
-
-    size: int
-
-    def __call__(self, tensor: Tensor) -> Tensor: ...
-
 
 
 class TaskGradients:
@@ -75,13 +68,8 @@ class TaskGradients:
         blocks = self._all_blocks()
         columns = []
         for p in self.shared:
-            block = blocks.get(id(p))
-            if isinstance(block, list):
-                dense = [torch.zeros_like(p) if g is None else g.to_dense() for g in block]
-                block = torch.stack(dense)
-            if block is None:
-                block = p.new_zeros(self.n_tasks, *p.shape)
-            columns.append(trunk.rows_of(block.detach(), self.n_tasks))
+            block = trunk.dense(blocks.get(id(p)), p, self.n_tasks)
+            columns.append(trunk.rows_of(block, self.n_tasks))
         return torch.cat(columns, 1) / self.scale if self.scale != 1 else torch.cat(columns, 1)
 
     def gramian(self, last_layer: bool = False) -> Tensor:
@@ -91,8 +79,7 @@ class TaskGradients:
             last_layer: only those of the last shared layer.
         """
         if last_layer:
-            part = last_layer_of(self.shared)
-            wanted = {id(p) for p in part}
+            wanted = {id(p) for p in last_layer_of(self.shared)}
             part = [p for p in self.live if id(p) in wanted]
             if not part:
                 raise ValueError("shared: no loss reaches the last shared layer")
@@ -106,7 +93,7 @@ class TaskGradients:
             if plan.saved > plan.update:
                 self.plan += "; " + plan.words
                 return self._by_formula(plan)
-        return self._inner_products(self.live, self._all_blocks())
+        return self._inner_products(self.shared, self._all_blocks())
 
     def representation_gramian(self) -> Tensor:
         """Inner products of the gradients dL_k/dz of what the heads read of the trunk, [K, K].
@@ -141,9 +128,10 @@ class TaskGradients:
             landing.through_gates(self.graph, factors, weights, self.present, self.retain_graph)
             return
         pairs: list[tuple[Tensor, Tensor | None]] = []
-        for p in self.live:
-            block = self._blocks[id(p)]
-            pairs.append((p, None if block is None else trunk.combined(block, coefficients)))
+        for p in self.shared:
+            block = self._blocks.get(id(p))
+            if block is not None:
+                pairs.append((p, trunk.combined(block, coefficients)))
         self._land(pairs)
 
     def fill_with(self, update: Tensor) -> None:
@@ -195,28 +183,25 @@ class TaskGradients:
                 total = None if block is None else trunk.combined(block, weights)
                 self._others.append((leaf, total))
             blocks = dict(zip(map(id, self.live), found[: len(self.live)], strict=True))
-            self._blocks = self._averaged(self.live, blocks)
+            self._blocks = self._averaged(self.shared, blocks)
         return self._blocks
 
     def _averaged(self, parameters: Sequence[Tensor], blocks: dict) -> dict:
         """The means of blocks over the processes of a group."""
         if self.reduce is None:
             return blocks
-        for p in parameters:
-            block = blocks[id(p)]
-            if isinstance(block, list):
-                dense = [torch.zeros_like(p) if g is None else g.to_dense() for g in block]
-                block = torch.stack(dense)
-            elif block is None:
-                block = p.new_zeros(self.n_tasks, *p.shape)
-            blocks[id(p)] = self.reduce(block)
-        return blocks
+        rows = [trunk.dense(blocks.get(id(p)), p, self.n_tasks).flatten(1) for p in parameters]
+        parts = self.reduce(torch.cat(rows, 1)).split([row.shape[1] for row in rows], 1)
+        return {
+            id(p): part.view(self.n_tasks, *p.shape).to(p.dtype)
+            for p, part in zip(parameters, parts, strict=True)
+        }
 
     def _by_formula(self, plan: layers.Plan) -> Tensor:
         targets = [*plan.edges, *plan.remaining]
         found = self._through_trunk(targets, keep=True)
         blocks = [
-            _zeros(edge, self.n_tasks) if block is None else block
+            block if isinstance(block, Tensor) else _zeros(edge, self.n_tasks)
             for edge, block in zip(plan.edges, found, strict=False)
         ]
         total = torch.zeros((), device=self.losses.device)
@@ -236,11 +221,11 @@ class TaskGradients:
         size = (self.n_tasks, self.n_tasks)
         total = torch.zeros(size, device=self.losses.device)
         for p in parameters:
-            block = blocks[id(p)]
+            block = blocks.get(id(p))
             if block is None:
                 continue
             if p._backward_hooks:
-                block = trunk.each_row(block, lambda row, p=p: _hooked(p, row))
+                block = trunk.each_row(block, partial(_hooked, p))
             rows = trunk.rows_of(block, self.n_tasks)
             if self.scale != 1:
                 rows = rows / self.scale

@@ -125,6 +125,14 @@ def rows_of(block: Block, n_tasks: int) -> Tensor:
     return at_least_single(block.reshape(n_tasks, -1))
 
 
+def dense(block: Block | None, parameter: Tensor, n_tasks: int) -> Tensor:
+    """A block as [K, *shape of the parameter]; zeros for None."""
+    if isinstance(block, list):
+        zero = torch.zeros_like(parameter)
+        block = torch.stack([zero if g is None else g.to_dense() for g in block])
+    return parameter.new_zeros(n_tasks, *parameter.shape) if block is None else block.detach()
+
+
 def _packed(gradients: list[Tensor | None]) -> Tensor:
     """Sparse gradients [words, width] without the words that none of them holds, [K, n, width]."""
     found = [(k, g.coalesce()) for k, g in enumerate(gradients) if g is not None]

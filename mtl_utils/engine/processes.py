@@ -1,0 +1,47 @@
+"""Several processes, each with its own rows of a batch: means over them."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+from torch import distributed as dist
+
+
+class Mean:
+    """The mean of a tensor over the processes of a group.
+
+    Args:
+        group: a process group of `torch.distributed`, such as `torch.distributed.group.WORLD`.
+
+    Attributes:
+        size: how many processes these are.
+
+    Raises:
+        ValueError: no process group, or this process is not in it.
+    """
+
+    def __init__(self, group: dist.ProcessGroup) -> None:
+        if not dist.is_initialized() or not isinstance(group, dist.ProcessGroup):
+            raise ValueError(
+                "group: expected a process group, such as torch.distributed.group.WORLD after "
+                f"torch.distributed.init_process_group(), got {group!r}"
+            )
+        if dist.get_rank(group) < 0:
+            raise ValueError("group: this process is not in it")
+        self.group, self.size = group, dist.get_world_size(group)
+
+    def __call__(self, tensor: Tensor) -> Tensor:
+        """The mean, of the shape of the tensor, which stays as it is."""
+        total = tensor.detach().clone(memory_format=torch.contiguous_format)
+        dist.all_reduce(total, dist.ReduceOp.SUM, self.group)
+        return total / self.size
+
+    def sum(self, tensor: Tensor) -> Tensor:
+        """The sum."""
+        return self(tensor) * self.size
+
+    def first(self, tensor: Tensor) -> Tensor:
+        """The tensor of the first process of the group."""
+        theirs = tensor.detach().clone()
+        dist.broadcast(theirs, dist.get_global_rank(self.group, 0), self.group)
+        return theirs
