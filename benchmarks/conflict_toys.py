@@ -19,7 +19,7 @@ import torch
 
 from benchmarks.record import Record
 from mtl_utils import make_weighting
-from mtl_utils.weighting.gradient import GramianWeighting
+from mtl_utils.weighting.kinds import GramianWeighting
 
 RESULTS = Path(__file__).resolve().parents[1] / "results"
 FLOOR = 5e-6  # below that, a logarithm is cut off

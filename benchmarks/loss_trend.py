@@ -29,7 +29,7 @@ from benchmarks.record import Record
 from mtl_utils import Weighting, make_weighting
 from mtl_utils.datasets import MultiTaskData, glyph_attributes, movie_genres
 from mtl_utils.models import HardSharing, SeparateModels
-from mtl_utils.weighting.history import LossTrend
+from mtl_utils.weighting.methods.loss_trend import LossTrend
 
 FOLDER = Path(__file__).resolve().parents[1] / "results"
 SEEDS, STEPS, HALF, EVERY, WIDTH, WORDS = range(10), 3000, 10, 250, 32, 2000

@@ -31,7 +31,7 @@ from mtl_utils.metrics import hypervolume
 from mtl_utils.models import SeparateModels, digit_model, lenet_trunk, mlp
 from mtl_utils.training import accuracy, batches, train
 from mtl_utils.weighting import Weighting
-from mtl_utils.weighting.gradient import ParetoMTL
+from mtl_utils.weighting.methods.pareto_mtl import ParetoMTL
 
 FILE = Path(__file__).resolve().parents[1] / "results" / "10_pareto_digits.csv"
 SEEDS, TUNING_SEEDS = range(5), (100, 101)

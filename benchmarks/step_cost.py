@@ -35,7 +35,7 @@ sys.path.insert(0, str(ROOT))
 from mtl_utils import available_weightings, make_weighting  # noqa: E402
 from mtl_utils.models import HardSharing, lenet_trunk, mlp  # noqa: E402
 from mtl_utils.weighting import GradientWeighting, LossWeighting  # noqa: E402
-from mtl_utils.weighting.base import _REGISTRY  # noqa: E402
+from mtl_utils.weighting.base import weighting_class  # noqa: E402
 
 MODELS = ("mlp", "mlp-deep-heads", "lenet")
 TASKS = (2, 10, 40)
@@ -167,8 +167,8 @@ class Steps:
 
 def contenders() -> list[str]:
     names = available_weightings()
-    loss_rules = [n for n in names if issubclass(_REGISTRY[n], LossWeighting)]
-    rules = [n for n in names if issubclass(_REGISTRY[n], GradientWeighting)]
+    loss_rules = [n for n in names if issubclass(weighting_class(n), LossWeighting)]
+    rules = [n for n in names if issubclass(weighting_class(n), GradientWeighting)]
     found = ["plain", *(f"ours: {n}" for n in [*loss_rules, *rules])]
     found += [f"ours: mgda on {g}" for g in ("representation", "last_layer")]
     found += ["ours: mgda every 10", "unforked: mgda", "naive: mgda"]
@@ -342,7 +342,9 @@ def summary(table: pd.DataFrame) -> str:
     """The bars that this project sets itself, in a few lines."""
     ms = table.set_index("contender").ms
     ratio = table.set_index("contender").ratio
-    kinds = {c: _REGISTRY.get(c.removeprefix("ours: ")) for c in ratio.index}
+    names = {c: c.removeprefix("ours: ") for c in ratio.index}
+    known = available_weightings()
+    kinds = {c: weighting_class(n) if n in known else None for c, n in names.items()}
     loss = [c for c, k in kinds.items() if k is not None and issubclass(k, LossWeighting)]
     gramian = [c for c, k in kinds.items() if hasattr(k, "rule")]
     lines = []

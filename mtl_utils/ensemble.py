@@ -20,8 +20,8 @@ from tqdm.auto import tqdm
 
 from mtl_utils.datasets.base import check_count
 from mtl_utils.weighting import LossWeighting
-from mtl_utils.weighting.history import HistoryWeighting
-from mtl_utils.weighting.loss import Fixed
+from mtl_utils.weighting.kinds import HistoryWeighting
+from mtl_utils.weighting.methods.fixed import Fixed
 
 STATELESS = ("equal", "fixed", "uncertainty", "liebel", "imtl_l", "uncertainty_soft")
 EPOCHWISE = ("dwa",)  # constant weights within an epoch, from the mean losses of earlier ones

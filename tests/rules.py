@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from inspect import signature
 
 import numpy as np
 import torch
@@ -12,11 +13,28 @@ from torch import Tensor
 
 from mtl_utils.weighting import (
     GradientWeighting,
-    history,  # noqa: F401  (registers its rules)
-    scalarisation,  # noqa: F401
+    LossWeighting,
+    available_weightings,
+    make_weighting,
 )
+from mtl_utils.weighting.base import weighting_class
+from mtl_utils.weighting.kinds import GramianWeighting
 
 few = settings(max_examples=50, deadline=None)
+
+
+def of_kind(kind: type) -> list[str]:
+    """Names of the rules of a kind."""
+    return [name for name in NAMES if issubclass(weighting_class(name), kind)]
+
+
+NAMES = available_weightings()
+LOSS_RULES = of_kind(LossWeighting)
+GRADIENT_RULES = of_kind(GradientWeighting)
+GRAMIAN_RULES = of_kind(GramianWeighting)
+RANDOM_RULES = [
+    name for name in NAMES if "generator" in signature(weighting_class(name)).parameters
+]
 
 
 class HalfSum(GradientWeighting):
@@ -30,6 +48,10 @@ class HalfSum(GradientWeighting):
 
 def vector(values) -> Tensor:
     return torch.tensor(values, dtype=torch.float64)
+
+
+def attached(values) -> Tensor:
+    return torch.tensor(values, dtype=torch.float64, requires_grad=True) * 1.0
 
 
 def step(weighting, values) -> tuple[Tensor, Tensor]:
@@ -69,3 +91,57 @@ def tables(draw, rows: int, low: float = 1e-3, high: float = 1e3, max_tasks: int
 
 def permutation(n_tasks: int, seed: int) -> Tensor:
     return torch.randperm(n_tasks, generator=torch.Generator().manual_seed(seed))
+
+
+def needed_options(name: str, n_tasks: int) -> dict:
+    """The options that a rule cannot do without, and a generator with a fixed seed."""
+    if name == "fixed":
+        return {"weights": torch.arange(1.0, n_tasks + 1)}
+    if name == "pareto_mtl":
+        return {"preferences": torch.eye(n_tasks) + 0.1, "index": 0}
+    return {"generator": torch.Generator().manual_seed(3)} if name in RANDOM_RULES else {}
+
+
+def make(name: str, n_tasks: int, **options):
+    """A rule in float64, with something observed."""
+    weighting = make_weighting(name, n_tasks, **{**needed_options(name, n_tasks), **options})
+    weighting = weighting.double()
+    for quantity in weighting.observes:
+        if quantity != "losses_after_step":
+            weighting.observe(**{quantity: torch.linspace(0.2, 0.8, n_tasks)})
+            weighting.observe(**{quantity: torch.linspace(0.5, 0.7, n_tasks)})
+    return weighting
+
+
+class Problem:
+    """K positive losses of one shared vector and of a head number for each task."""
+
+    def __init__(self, n_tasks, dtype=torch.float64, seed=0):
+        generator = torch.Generator().manual_seed(seed)
+        self.a = torch.randn(n_tasks, 3, generator=generator, dtype=torch.float64).to(dtype)
+        self.theta = torch.ones(3, dtype=dtype, requires_grad=True)
+        self.heads = [torch.tensor(0.3 + k, dtype=dtype).requires_grad_() for k in range(n_tasks)]
+
+    def losses(self):
+        each = zip(self.a, self.heads, strict=True)
+        return torch.stack([(a @ self.theta - head) ** 2 + 0.1 for a, head in each])
+
+    def gradients(self):
+        """Each loss's gradient in theta [K, 3] and in its own head [K], by autograd."""
+        found = [torch.autograd.grad(loss, [self.theta, h]) for loss, h in self.pairs()]
+        return torch.stack([g for g, _ in found]), torch.stack([h for _, h in found])
+
+    def pairs(self):
+        each = zip(self.a, self.heads, strict=True)
+        return [((a @ self.theta - head) ** 2 + 0.1, head) for a, head in each]
+
+    def backward(self, weighting, losses=None):
+        """A step with everything that any rule wants."""
+        losses = self.losses() if losses is None else losses
+        weights = weighting.backward(losses, shared=[self.theta])
+        if "losses_after_step" in weighting.observes:
+            weighting.observe(losses_after_step=losses.detach() * 0.9)
+        return weights
+
+    def untouched(self):
+        return all(p.grad is None for p in (self.theta, *self.heads))

@@ -1,4 +1,4 @@
-"""The one interface, through every rule, and the rules of weighting/loss.py."""
+"""The one interface, through every rule."""
 
 import copy
 import math
@@ -14,16 +14,21 @@ from torch import nn
 
 import mtl_utils
 from mtl_utils.weighting import (
-    GradientWeighting,
     LossWeighting,
     available_weightings,
-    base,
+    checks,
     make_weighting,
     register,
 )
 from tests.rules import (
+    GRADIENT_RULES,
+    LOSS_RULES,
+    NAMES,
     HalfSum,
+    Problem,
+    attached,
     few,
+    make,
     permutation,
     same_state,
     saved_and_loaded,
@@ -32,62 +37,9 @@ from tests.rules import (
     vector,
 )
 
-NAMES = available_weightings()
-LOSS_RULES = [name for name in NAMES if issubclass(base._REGISTRY[name], LossWeighting)]
-GRADIENT_RULES = [name for name in NAMES if issubclass(base._REGISTRY[name], GradientWeighting)]
 HOLD_FACTORS_CONSTANT = {"famo", "uncertainty_soft"}  # their weights are no plain derivative
 every_rule = pytest.mark.parametrize("name", NAMES)
 every_loss_rule = pytest.mark.parametrize("name", LOSS_RULES)
-
-
-def make(name, n_tasks, **options):
-    """A rule with the options it cannot do without, in float64, with something observed."""
-    if name == "fixed":
-        options = {"weights": torch.arange(1.0, n_tasks + 1), **options}
-    if name in ("random", "pcgrad", "gradvac", "graddrop"):
-        options = {"generator": torch.Generator().manual_seed(3), **options}
-    if name == "pareto_mtl":
-        options = {"preferences": torch.eye(n_tasks) + 0.1, "index": 0, **options}
-    weighting = make_weighting(name, n_tasks, **options).double()
-    for quantity in weighting.observes:
-        if quantity != "losses_after_step":
-            weighting.observe(**{quantity: torch.linspace(0.2, 0.8, n_tasks)})
-            weighting.observe(**{quantity: torch.linspace(0.5, 0.7, n_tasks)})
-    return weighting
-
-
-class Problem:
-    """K positive losses of one shared vector and of a head number for each task."""
-
-    def __init__(self, n_tasks, dtype=torch.float64, seed=0):
-        generator = torch.Generator().manual_seed(seed)
-        self.a = torch.randn(n_tasks, 3, generator=generator, dtype=torch.float64).to(dtype)
-        self.theta = torch.ones(3, dtype=dtype, requires_grad=True)
-        self.heads = [torch.tensor(0.3 + k, dtype=dtype).requires_grad_() for k in range(n_tasks)]
-
-    def losses(self):
-        each = zip(self.a, self.heads, strict=True)
-        return torch.stack([(a @ self.theta - head) ** 2 + 0.1 for a, head in each])
-
-    def gradients(self):
-        """Each loss's gradient in theta [K, 3] and in its own head [K], by autograd."""
-        found = [torch.autograd.grad(loss, [self.theta, h]) for loss, h in self.pairs()]
-        return torch.stack([g for g, _ in found]), torch.stack([h for _, h in found])
-
-    def pairs(self):
-        each = zip(self.a, self.heads, strict=True)
-        return [((a @ self.theta - head) ** 2 + 0.1, head) for a, head in each]
-
-    def backward(self, weighting, losses=None):
-        """A step with everything that any rule wants."""
-        losses = self.losses() if losses is None else losses
-        weights = weighting.backward(losses, shared=[self.theta])
-        if "losses_after_step" in weighting.observes:
-            weighting.observe(losses_after_step=losses.detach() * 0.9)
-        return weights
-
-    def untouched(self):
-        return all(p.grad is None for p in (self.theta, *self.heads))
 
 
 # ---- names and options --------------------------------------------------------------------------
@@ -110,9 +62,12 @@ def test_unknown_name_lists_the_known_ones():
     assert all(name in str(error.value) for name in NAMES)
 
 
+CARD = {"title": "T", "year": 2000, "reads": "losses", "notebook": "02", "source": "S"}
+
+
 def test_a_name_is_taken_once():
     with pytest.raises(ValueError, match=r"name: 'equal' is already taken by Equal"):
-        register("equal")(type("Other", (LossWeighting,), {}))
+        register("equal", **CARD)(type("Other", (LossWeighting,), {}))
     assert type(make_weighting("equal", 2)).__name__ == "Equal"
 
 
@@ -405,10 +360,6 @@ def test_a_weighting_lives_inside_a_module():
 # ---- every rule: bad input ----------------------------------------------------------------------
 
 
-def attached(values):
-    return torch.tensor(values, dtype=torch.float64, requires_grad=True) * 1.0
-
-
 BAD_LOSSES = [
     (lambda: attached([1.0, 2.0, 3.0]), r"losses: expected a 1-D tensor of K = 2 .* shape \(3,\)"),
     (lambda: attached([1.0]), r"losses: .* K = 2 values, got shape \(1,\)"),
@@ -624,253 +575,7 @@ def test_gradient_rule_without_finite_coefficients():
     assert problem.untouched()
 
 
-# ---- equal, fixed, random -----------------------------------------------------------------------
-
-
-@given(table=tables(rows=2))
-@few
-def test_equal_and_fixed_are_what_they_say(table):
-    losses, constants = table
-    assert torch.equal(step(make("equal", len(losses)), losses)[0], torch.ones_like(losses))
-    fixed = make_weighting("fixed", len(losses), weights=constants)
-    assert torch.equal(step(fixed, losses)[0], constants)
-    constants_before = constants.clone()
-    constants.zero_()  # the rule keeps its own copy
-    assert torch.equal(step(fixed, losses)[0], constants_before)
-
-
-@pytest.mark.parametrize(
-    ("weights", "message"),
-    [
-        ([1.0, -1.0], r"weights: expected values of at least 0, not all 0, got \[1.0, -1.0\]"),
-        ([0.0, 0.0], "weights: expected values of at least 0, not all 0"),
-        ([1.0], r"weights: expected a 1-D tensor of K = 2 values, got shape \(1,\)"),
-        ([1.0, math.inf], "weights: expected finite values, got: task 1 is inf"),
-        ("ab", "weights: expected 2 numbers, got 'ab'"),
-    ],
-)
-def test_fixed_refuses(weights, message):
-    with pytest.raises(ValueError, match=message):
-        make_weighting("fixed", 2, weights=weights)
-
-
-def test_fixed_zero_weight_switches_a_task_off():
-    weights, _ = step(make_weighting("fixed", 2, weights=[0, 1]), [1.0, 1.0])
-    assert weights.tolist() == [0.0, 1.0]
-
-
-def draws(weighting, count):
-    return torch.stack([step(weighting, torch.ones(weighting.n_tasks))[0] for _ in range(count)])
-
-
-def test_random_mean_sum_and_law():
-    found = draws(make("random", 3), 4000)
-    torch.testing.assert_close(found.sum(1), torch.full((4000,), 3.0, dtype=torch.float64))
-    error = found.std(0) / math.sqrt(4000)
-    assert bool(((found.mean(0) - 1).abs() < 4 * error).all())
-    # log-ratios of softmax weights are differences of two standard normals
-    ratio = torch.log(found[:, 0] / found[:, 1])
-    assert abs(ratio.mean().item()) < 4 * math.sqrt(2 / 4000)
-    assert ratio.var().item() == pytest.approx(2, rel=0.1)
-
-
-def test_random_is_governed_by_its_generator():
-    first, second = (
-        make_weighting("random", 2, generator=torch.Generator().manual_seed(5)) for _ in "ab"
-    )
-    assert torch.equal(draws(first, 5), draws(second, 5))
-    other = make_weighting("random", 2, generator=torch.Generator().manual_seed(6))
-    assert not torch.equal(draws(first, 5), draws(other, 5))
-
-
-def test_random_by_default_follows_manual_seed_and_leaves_it_alone():
-    torch.manual_seed(4)
-    first = make_weighting("random", 2)
-    torch.manual_seed(4)
-    second = make_weighting("random", 2)
-    state = torch.get_rng_state()
-    assert torch.equal(draws(first, 3), draws(second, 3))
-    assert torch.equal(torch.get_rng_state(), state)
-    assert not torch.equal(
-        draws(make_weighting("random", 2), 3), draws(make_weighting("random", 2), 3)
-    )
-
-
-@pytest.mark.parametrize("generator", [3, np.random.default_rng(0)])
-def test_random_refuses_other_generators(generator):
-    with pytest.raises(ValueError, match=r"^generator: expected a torch.Generator on the CPU, got"):
-        make_weighting("random", 2, generator=generator)
-
-
-# ---- uncertainty, liebel ------------------------------------------------------------------------
-
-# per form: negative log-likelihood of s for loss L, and where it is least
-FORMS = {
-    "regression": (lambda s, L: 0.5 * math.exp(-s) * L + 0.5 * s, lambda L: math.log(L)),
-    "classification": (lambda s, L: math.exp(-s) * L + 0.5 * s, lambda L: math.log(2 * L)),
-    "laplace": (lambda s, L: math.exp(-s / 2) * L + 0.5 * s, lambda L: 2 * math.log(L)),
-}
-each_form = pytest.mark.parametrize("form", FORMS)
-
-
-def with_log_vars(values, forms="regression"):
-    weighting = make("uncertainty", len(values), forms=forms)
-    with torch.no_grad():
-        weighting.log_vars.copy_(torch.as_tensor(values, dtype=torch.float64))
-    return weighting
-
-
-@each_form
-@given(loss=st.floats(1e-3, 1e3), s=st.floats(-5, 5))
-@few
-def test_uncertainty_objective_and_optimum(form, loss, s):
-    negative_log_likelihood, best = FORMS[form]
-    weighting = with_log_vars([s], form)
-    assert weighting.objective(vector([loss])).item() == pytest.approx(
-        negative_log_likelihood(s, loss), rel=1e-12, abs=1e-12
-    )
-    found = optimize.minimize_scalar(
-        negative_log_likelihood, bracket=(-1, 1), args=(loss,), options={"xtol": 1e-12}
-    )
-    assert found.x == pytest.approx(best(loss), abs=1e-5)
-    assert found.fun == pytest.approx(negative_log_likelihood(best(loss), loss), abs=1e-10)
-    weighting = with_log_vars([best(loss)], form)
-    weights, _ = step(weighting, [loss])
-    assert abs(weighting.log_vars.grad.item()) < 1e-12
-    # weight times loss at the optimum: 1/2, for Laplace 1
-    assert (weights * loss).item() == pytest.approx(1.0 if form == "laplace" else 0.5, rel=1e-12)
-    assert weighting.sigma.item() == pytest.approx(math.exp(best(loss) / 2), rel=1e-12)
-
-
-def test_uncertainty_likelihoods_are_those_of_scipy():
-    from scipy import stats
-
-    y, mean, s = 1.7, 0.4, 0.8
-    gauss = -stats.norm(mean, math.exp(s / 2)).logpdf(y) - 0.5 * math.log(2 * math.pi)
-    objective = with_log_vars([s]).objective(vector([(y - mean) ** 2]))
-    assert objective.item() == pytest.approx(gauss, rel=1e-12)
-    laplace = -stats.laplace(mean, math.exp(s / 2)).logpdf(y) - math.log(2)
-    objective = with_log_vars([s], "laplace").objective(vector([abs(y - mean)]))
-    assert objective.item() == pytest.approx(laplace, rel=1e-12)
-
-
-@given(seed=st.integers(0, 1000), n_tasks=st.integers(1, 5))
-@few
-def test_uncertainty_at_its_optimum_descends_the_sum_of_logs(seed, n_tasks):
-    problem = Problem(n_tasks, seed=seed)
-    weighting = with_log_vars(problem.losses().detach().log())
-    problem.backward(weighting)
-    (wanted,) = torch.autograd.grad(problem.losses().log().sum(), problem.theta)
-    torch.testing.assert_close(2 * problem.theta.grad, wanted, rtol=1e-10, atol=1e-10)
-    value = weighting.objective(problem.losses()).item()
-    assert value == pytest.approx(
-        0.5 * (1 + problem.losses().log()).sum().item(), rel=1e-10, abs=1e-10
-    )
-
-
-@given(loss=st.floats(1e-2, 1e2), scale=st.floats(1e-3, 1e3))
-@few
-def test_uncertainty_scaling_a_loss_shifts_s_by_its_logarithm(loss, scale):
-    s = math.log(loss)
-    weights, _ = step(with_log_vars([s]), [loss])
-    shifted = with_log_vars([s + math.log(scale)])
-    scaled, _ = step(shifted, [loss * scale])
-    assert (scaled * scale).item() == pytest.approx(weights.item(), rel=1e-10)
-    assert abs(shifted.log_vars.grad.item()) < 1e-12
-
-
-def test_uncertainty_learns_the_noise_of_a_loss():
-    weighting = make("uncertainty", 3, forms=("regression", "classification", "laplace"))
-    optimizer = torch.optim.SGD(weighting.parameters(), lr=0.2)
-    for _ in range(400):
-        optimizer.zero_grad()
-        step(weighting, [4.0, 0.5, 3.0])
-        optimizer.step()
-    wanted = vector([math.log(4), math.log(2 * 0.5), 2 * math.log(3)])
-    torch.testing.assert_close(weighting.log_vars.detach(), wanted, rtol=1e-6, atol=1e-6)
-
-
-def test_uncertainty_starts_at_zero_and_keeps_the_forms():
-    weighting = make_weighting("uncertainty", 3, forms=["regression", "classification", "laplace"])
-    assert weighting.log_vars.tolist() == [0.0, 0.0, 0.0]
-    assert isinstance(weighting.log_vars, nn.Parameter)
-    assert list(dict(weighting.named_parameters())) == ["log_vars"]
-    assert step(weighting.double(), [9.0, 9.0, 9.0])[0].tolist() == [0.5, 1.0, 1.0]
-    assert make_weighting("uncertainty", 2).forms == ("regression", "regression")
-
-
-@pytest.mark.parametrize(
-    ("forms", "message"),
-    [
-        ("regresion", "forms: task 0 has 'regresion', expected one of regression, classification"),
-        (["regression"], "forms: expected one for each of 2 tasks, got 1"),
-        (["regression", "l1"], "forms: task 1 has 'l1'"),
-    ],
-)
-def test_uncertainty_refuses_forms(forms, message):
-    with pytest.raises(ValueError, match=message):
-        make_weighting("uncertainty", 2, forms=forms)
-
-
-def test_uncertainty_frozen_log_vars():
-    weighting = with_log_vars([0.0, 1.0])
-    weighting.log_vars.requires_grad_(False)
-    weights, _ = step(weighting, [1.0, 1.0])
-    torch.testing.assert_close(weights, 0.5 * torch.exp(-vector([0.0, 1.0])))
-    assert weighting.log_vars.grad is None
-
-
-@pytest.mark.parametrize(
-    ("s", "loss"),
-    [(-1000.0, 1.0), (-709.0, 1e10)],  # the weight overflows; only the gradient of s does
-)
-def test_uncertainty_overflow_is_refused_before_it_reaches_a_parameter(s, loss):
-    weighting = with_log_vars([0.0, s])
-    leaf = vector([1.0, loss]).requires_grad_()
-    with pytest.raises(ValueError, match=r"of uncertainty (are no longer|is not) finite"):
-        weighting.backward(leaf * 1.0)
-    assert leaf.grad is None and weighting.log_vars.grad is None
-    assert "weights" not in weighting.memory
-
-
-# L, Liebel's weight, weight times loss
-LIEBEL = [
-    (1e-4, 70.5, 0.007),
-    (0.01, 6.83, 0.068),
-    (0.1, 2.0, 0.2),
-    (1, 0.5, 0.5),
-    (10, 0.0854, 0.854),
-    (100, 0.00981, 0.981),
-]
-
-
-@pytest.mark.parametrize(("loss", "weight", "share"), LIEBEL)
-def test_liebel_table(loss, weight, share):
-    best = optimize.minimize_scalar(
-        lambda log_c: loss / (2 * math.exp(2 * log_c)) + math.log1p(math.exp(2 * log_c)),
-        bracket=(-3, 1),
-        options={"xtol": 1e-12},
-    )
-    c = math.exp(best.x)
-    assert c**2 == pytest.approx((loss + math.sqrt(loss**2 + 8 * loss)) / 4, rel=1e-5)
-    for sign in (1, -1):  # c enters as its square
-        weighting = make("liebel", 1)
-        with torch.no_grad():
-            weighting.c.fill_(sign * math.sqrt((loss + math.sqrt(loss**2 + 8 * loss)) / 4))
-        weights, _ = step(weighting, [loss])
-        assert abs(weighting.c.grad.item()) < 1e-10
-        assert weights.item() == pytest.approx(weight, rel=5e-3)
-        assert weights.item() * loss == pytest.approx(share, rel=2e-2)
-
-
-def test_liebel_start_and_division_by_zero():
-    weighting = make("liebel", 2)
-    assert weighting.c.tolist() == [1.0, 1.0]
-    with torch.no_grad():
-        weighting.c[1] = 0
-    with pytest.raises(ValueError, match=r"weights: the weights of liebel .* task 1 is"):
-        weighting.backward(attached([1.0, 1.0]))
-    assert weighting.c.grad is None
+# ---- options -----------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("interval", ["[0, 1)", "(0, 1)", "(0, inf]", "[0, inf)"])
@@ -883,7 +588,7 @@ def test_check_number(interval):
     }
     outside = {"[0, 1)": [1, -0.1], "(0, 1)": [0, 1], "(0, inf]": [0], "[0, inf)": [-1, math.inf]}
     for value in inside[interval]:
-        assert base.check_number("x", value, interval) == value
+        assert checks.check_number("x", value, interval) == value
     for value in [*outside[interval], math.nan, True, "1", None]:
         with pytest.raises(ValueError, match=r"^x: expected a number in "):
-            base.check_number("x", value, interval)
+            checks.check_number("x", value, interval)

@@ -3,7 +3,7 @@
 import numpy as np
 
 from mtl_utils.exercises import Exercise
-from mtl_utils.simplex import min_norm_point
+from mtl_utils.solvers import min_norm_point
 
 
 def _inverse_squares(*lengths: float) -> list[float]:

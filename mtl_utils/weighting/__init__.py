@@ -1,15 +1,14 @@
-"""Losses in, task weights out. See `base.py` for the interface."""
+"""Losses in, task weights out. See `base.py` for the interface, `methods/` for the rules."""
 
-# Importing a module registers its rules, in the order in which the course meets them.
-from mtl_utils.weighting import loss, history, scalarisation, gradient  # noqa: F401  # isort: skip
 from mtl_utils.weighting.base import (
-    GradientWeighting,
-    LossWeighting,
     Weighting,
     available_weightings,
     make_weighting,
     register,
 )
+from mtl_utils.weighting.kinds import GradientWeighting, LossWeighting
+
+from mtl_utils.weighting import methods  # noqa: F401  # isort: skip  (registers the rules)
 
 __all__ = [
     "GradientWeighting",

@@ -1,51 +1,111 @@
 """The one interface: losses in, gradients in place, task weights out.
 
-A rule is a small class. Rules that read loss values derive from `LossWeighting` and say what they
-minimise (`objective`). Rules that read task gradients derive from `GradientWeighting` and say how
-they combine them, as a function of the K x K Gramian (`coefficients`).
+A rule is a small class in a file of its own, `methods/<name>.py`. `kinds.py` has what rules have in
+common: rules that read loss values say what they minimise, rules that read task gradients say how
+they combine them.
 """
 
 from __future__ import annotations
 
 import copy
 import inspect
-import math
 from collections.abc import Callable, Iterable, Sequence
-from numbers import Real
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
 
 from mtl_utils import gradients
-from mtl_utils.engine import landing
+from mtl_utils.weighting.checks import (
+    all_finite,
+    check_choice,
+    check_count,
+    check_vector,
+    refuse_tasks,
+)
 
-_REGISTRY: dict[str, type[Weighting]] = {}
+# ---- the registry --------------------------------------------------------------------------------
 
-OBSERVABLE = {
-    "train_losses": "mean training loss of each task over an epoch, [K], once an epoch",
-    "val_losses": "validation loss of each task, [K], once an iteration",
-    "kpis": "key performance indicator of each task in [0, 1], [K]",
-    "losses_after_step": "losses of the same batch after the optimiser step, [K]",
+READS = {
+    "nothing": "weights chosen beforehand or by chance",
+    "losses": "loss values of this step",
+    "history": "how losses or metrics changed",
+    "gradients": "a gradient of each task",
+    "gramian": "inner products of all task gradients",
 }
 
 
-def register(name: str) -> Callable[[type[Weighting]], type[Weighting]]:
-    """Class decorator: make a rule known to `make_weighting` under `name`."""
+@dataclass(frozen=True)
+class Card:
+    """What there is to know about a method before reading its file.
 
-    def decorate(cls: type[Weighting]) -> type[Weighting]:
+    Attributes:
+        name: as `make_weighting` knows it.
+        title: as papers write it.
+        year: of publication.
+        reads: a key of `READS`.
+        notebook: number of the notebook that teaches it.
+        source: where to find the paper.
+    """
+
+    name: str
+    title: str
+    year: int
+    reads: str
+    notebook: str
+    source: str
+
+    def __post_init__(self) -> None:
+        if self.reads not in READS:
+            raise ValueError(f"reads: expected one of {', '.join(READS)}, got {self.reads!r}")
+
+
+Rule = TypeVar("Rule", bound="type[Weighting]")
+_REGISTRY: dict[str, type[Weighting]] = {}
+
+
+def register(
+    name: str, *, title: str, year: int, reads: str, notebook: str, source: str
+) -> Callable[[Rule], Rule]:
+    """Class decorator: make a rule known to `make_weighting` under `name`.
+
+    Args:
+        name, title, year, reads, notebook, source: the rule's card, see `Card`.
+
+    Raises:
+        ValueError: the name is taken, or `reads` is not in `READS`.
+    """
+    card = Card(name, title, year, reads, notebook, source)
+
+    def decorate(cls: Rule) -> Rule:
         if name in _REGISTRY:
             raise ValueError(f"name: {name!r} is already taken by {_REGISTRY[name].__name__}")
-        cls.name = name
+        cls.name, cls.card = name, card
         _REGISTRY[name] = cls
         return cls
 
     return decorate
 
 
+def cards() -> tuple[Card, ...]:
+    """The card of every rule, in the order in which the course meets them: by notebook, within one
+    by year and arXiv number."""
+    found = [cls.card for cls in _REGISTRY.values()]
+    return tuple(sorted(found, key=lambda c: (c.notebook, c.year, c.source.casefold(), c.name)))
+
+
 def available_weightings() -> tuple[str, ...]:
     """Names that `make_weighting` knows, in the order in which the course meets them."""
-    return tuple(_REGISTRY)
+    return tuple(card.name for card in cards())
+
+
+def weighting_class(name: str) -> type[Weighting]:
+    """The class behind a name of `available_weightings()`; ValueError lists them."""
+    if name not in _REGISTRY:
+        known = ", ".join(available_weightings())
+        raise ValueError(f"name: no weighting is called {name!r}; known: {known}")
+    return _REGISTRY[name]
 
 
 def make_weighting(name: str, n_tasks: int, **options: Any) -> Weighting:
@@ -54,16 +114,17 @@ def make_weighting(name: str, n_tasks: int, **options: Any) -> Weighting:
     Args:
         name: one of `available_weightings()`.
         n_tasks: number of tasks K, at least 1.
-        options: of the rule itself, see its class.
+        options: of the rule itself, see its class; for rules on gradients also those of `use`.
 
     Raises:
         ValueError: unknown name (the message lists the known ones) or a bad value.
         TypeError: an option that the rule does not have, or lacks.
+
+    Example:
+        >>> make_weighting("fixed", 2, weights=[1.0, 0.5])
+        Fixed(n_tasks=2)
     """
-    if name not in _REGISTRY:
-        known = ", ".join(available_weightings())
-        raise ValueError(f"name: no weighting is called {name!r}; known: {known}")
-    cls = _REGISTRY[name]
+    cls = weighting_class(name)
     parameters = list(inspect.signature(cls).parameters.values())[1:]  # after n_tasks
     known_options = [p.name for p in parameters]
     required = [p.name for p in parameters if p.default is inspect.Parameter.empty]
@@ -76,9 +137,17 @@ def make_weighting(name: str, n_tasks: int, **options: Any) -> Weighting:
         if option not in options:
             raise TypeError(f"{option}: weighting {name!r} needs this option")
     weighting = cls(n_tasks, **options)
-    if isinstance(weighting, GradientWeighting) and engine:
-        weighting.use(**engine)
-    return weighting
+    return weighting.use(**engine) if engine else weighting
+
+
+# ---- the interface -------------------------------------------------------------------------------
+
+OBSERVABLE = {
+    "train_losses": "mean training loss of each task over an epoch, [K], once an epoch",
+    "val_losses": "validation loss of each task, [K], once an iteration",
+    "kpis": "key performance indicator of each task in [0, 1], [K]",
+    "losses_after_step": "losses of the same batch after the optimiser step, [K]",
+}
 
 
 class Weighting(nn.Module):
@@ -90,22 +159,28 @@ class Weighting(nn.Module):
 
     Attributes:
         n_tasks: K.
+        name, card: as registered.
         needs_shared: True for rules that need task gradients of the shared parameters.
+        needs_nonnegative: True for rules that refuse losses below 0.
         observes: names of the quantities that `observe` must be given, see `OBSERVABLE`.
+        engine_options: which options of `use` the rule has.
+        plan: in words, how the last call of `backward` found the gradients.
     """
 
     name = "weighting"
+    card: Card
     needs_shared = False
     needs_nonnegative = False
     observes: tuple[str, ...] = ()
     engine_options: tuple[str, ...] = ()
+    gramian = "exact"
+    every = 1
+    plan: str | None = None
     generator: torch.Generator | None = None
 
     def __init__(self, n_tasks: int) -> None:
         super().__init__()
-        if isinstance(n_tasks, bool) or not isinstance(n_tasks, int) or n_tasks < 1:
-            raise ValueError(f"n_tasks: expected an integer of at least 1, got {n_tasks!r}")
-        self.n_tasks = n_tasks
+        self.n_tasks = check_count("n_tasks", n_tasks)
         self.memory: dict[str, Any] = {}
 
     # ---- what a training loop calls -------------------------------------------------------
@@ -154,10 +229,30 @@ class Weighting(nn.Module):
             if key not in OBSERVABLE:
                 known = ", ".join(OBSERVABLE)
                 raise TypeError(f"{key}: nothing to observe under this name; known: {known}")
-            checked[key] = self._check_vector(key, values)
+            checked[key] = check_vector(key, values, self.n_tasks)
         for key, vector in checked.items():
             if key in self.observes:
                 self._observe(key, vector)
+
+    def use(self, gramian: str = "exact", every: int = 1) -> Weighting:
+        """Choose how a rule on gradients finds their Gramian; returns the rule itself.
+
+        Args:
+            gramian: "exact"; "representation" for that of dL_k/dz, z being what the heads read
+                (no pass of each task through the trunk); "last_layer" for that of the last shared
+                layer. All three then give the shared parameters sum_k alpha_k g_k exactly.
+            every: find new coefficients every so many calls, at least 1, and use the last ones
+                between.
+
+        Raises:
+            TypeError: an option that the rule does not have, see `engine_options`.
+        """
+        for option, changed in {"gramian": gramian != "exact", "every": every != 1}.items():
+            if changed and option not in self.engine_options:
+                raise TypeError(f"{option}: weighting {self.name!r} has no such option")
+        self.gramian = check_choice("gramian", gramian, ("exact", "representation", "last_layer"))
+        self.every = check_count("every", every)
+        return self
 
     @property
     def weights(self) -> Tensor:
@@ -202,25 +297,6 @@ class Weighting(nn.Module):
 
     # ---- checks ----------------------------------------------------------------------------
 
-    def _check_vector(self, key: str, values: Tensor | Sequence[float]) -> Tensor:
-        try:
-            if hasattr(values, "to_list"):  # a pandas series
-                values = values.to_list()
-            vector = torch.as_tensor(values).detach()
-        except (TypeError, ValueError, RuntimeError) as error:
-            raise ValueError(f"{key}: expected {self.n_tasks} numbers, got {values!r}") from error
-        if vector.shape != (self.n_tasks,):
-            raise ValueError(
-                f"{key}: expected a 1-D tensor of K = {self.n_tasks} values, "
-                f"got shape {tuple(vector.shape)}"
-            )
-        if vector.is_complex():
-            raise ValueError(f"{key}: expected real numbers, got {vector.dtype}")
-        if not vector.is_floating_point():
-            vector = vector.to(torch.get_default_dtype())
-        _refuse_tasks(key, vector, ~torch.isfinite(vector), "expected finite values")
-        return vector
-
     def _check_losses(self, losses: Tensor) -> None:
         if not isinstance(losses, Tensor):
             raise ValueError(
@@ -230,9 +306,9 @@ class Weighting(nn.Module):
         if (
             losses.shape != (self.n_tasks,)
             or not losses.is_floating_point()
-            or not _all_finite(losses.detach())
+            or not all_finite(losses.detach())
         ):
-            self._check_vector("losses", losses)  # says what is wrong
+            check_vector("losses", losses, self.n_tasks)  # says what is wrong
         if not losses.requires_grad:
             raise ValueError(
                 "losses: expected a tensor attached to the graph, got a detached one; "
@@ -240,7 +316,7 @@ class Weighting(nn.Module):
             )
         if self.needs_nonnegative and min(losses.tolist()) < 0:
             reason = f"{self.name} needs losses of at least 0"
-            _refuse_tasks("losses", losses.detach(), losses.detach() < 0, reason)
+            refuse_tasks("losses", losses.detach(), losses.detach() < 0, reason)
         for own in self.parameters():
             if own.device != losses.device:
                 raise ValueError(
@@ -257,166 +333,3 @@ class Weighting(nn.Module):
                 )
             return None
         return gradients.check_shared(shared)
-
-
-def _refuse_tasks(key: str, values: Tensor, bad: Tensor, reason: str) -> None:
-    """Raise if any task is marked bad, naming the tasks and their values."""
-    if bool(bad.any()):
-        tasks = bad.nonzero().flatten().tolist()
-        listed = ", ".join(f"task {k} is {values[k].item():.6g}" for k in tasks)
-        raise ValueError(f"{key}: {reason}, got: {listed}")
-
-
-def _all_finite(values: Tensor) -> bool:
-    """As torch.isfinite(values).all(), faster for a handful of numbers."""
-    return all(map(math.isfinite, values.flatten().tolist()))
-
-
-def check_number(name: str, value: float, interval: str) -> float:
-    """The option `value` as a float; ValueError if it lies outside an interval such as "[0, 1)"."""
-    low, high = (float(end) for end in interval[1:-1].split(","))
-    is_number = isinstance(value, Real) and not isinstance(value, bool)
-    if is_number:
-        above = value >= low if interval[0] == "[" else value > low
-        below = value <= high if interval[-1] == "]" else value < high
-        if above and below:
-            return float(value)
-    raise ValueError(f"{name}: expected a number in {interval}, got {value!r}")
-
-
-def check_generator(generator: torch.Generator | None) -> torch.Generator:
-    """A generator on the CPU; without one, one seeded from torch's global generator, so that
-    `torch.manual_seed` governs it."""
-    if generator is None:
-        return torch.Generator().manual_seed(int(torch.randint(2**31, (1,))))
-    if not isinstance(generator, torch.Generator) or generator.device.type != "cpu":
-        raise ValueError(f"generator: expected a torch.Generator on the CPU, got {generator!r}")
-    return generator
-
-
-class LossWeighting(Weighting):
-    """Rules that read loss values: one weighted backward pass, whatever K is.
-
-    A rule gives its `objective`, a function of the K losses and of its own parameters. Its
-    derivative with respect to each loss is the effective weight, so that the gradient of the
-    objective in any model parameter is sum_k weights[k] * dL_k.
-    """
-
-    def objective(self, losses: Tensor) -> Tensor:
-        """What the rule minimises: a scalar, from losses [K]."""
-        raise NotImplementedError
-
-    def _backward(
-        self, losses: Tensor, shared: list[Tensor] | None, features: Sequence[Tensor] | None
-    ) -> Tensor:
-        leaf = losses.detach().requires_grad_()
-        own = [p for p in self.parameters() if p.requires_grad]
-        with torch.enable_grad():
-            objective = self.objective(leaf)
-        weights, *own_gradients = torch.autograd.grad(objective, [leaf, *own])
-        reason = f"the weights of {self.name} are no longer finite; its losses or parameters are"
-        reason += " out of range"
-        if not _all_finite(weights):
-            _refuse_tasks("weights", weights, ~torch.isfinite(weights), reason)
-        if not all(_all_finite(gradient) for gradient in own_gradients):
-            raise ValueError(
-                f"losses: the gradient in the parameters of {self.name} is not finite; its losses "
-                f"or parameters are out of range, got losses {losses.detach().tolist()}"
-            )
-        losses.backward(weights)
-        landing.onto_leaves(own, own_gradients)
-        return weights
-
-
-class ConstantWeighting(LossWeighting):
-    """Rules whose weights are constants of a step: they minimise sum_k weights[k] L_k."""
-
-    def weights_now(self) -> Tensor:
-        """Weights of the next step, [K]."""
-        raise NotImplementedError
-
-    def objective(self, losses: Tensor) -> Tensor:
-        return (self.weights_now().to(losses) * losses).sum()
-
-    def _backward(
-        self, losses: Tensor, shared: list[Tensor] | None, features: Sequence[Tensor] | None
-    ) -> Tensor:
-        weights = self.weights_now().to(losses, copy=True)  # the derivative needs no autograd
-        losses.backward(weights)
-        return weights
-
-
-class GradientWeighting(Weighting):
-    """Rules that read task gradients of the shared parameters.
-
-    The shared parameters get sum_k alpha_k g_k; every other parameter gets the gradient of its own
-    loss(es), unweighted, as in the methods' official code.
-
-    A rule gives `coefficients`, a function of the Gramian, or `_merge`, if it reads coordinates.
-
-    Attributes:
-        plan: in words, how the last call found the task gradients.
-    """
-
-    needs_shared = True
-    engine_options: tuple[str, ...] = ("gramian", "every")
-    gramian = "exact"
-    every = 1
-    plan: str | None = None
-
-    def use(self, gramian: str = "exact", every: int = 1) -> GradientWeighting:
-        """Choose how the Gramian is found; returns the rule itself.
-
-        Args:
-            gramian: "exact"; "representation" for that of dL_k/dz, z being what the heads read
-                (no pass of each task through the trunk); "last_layer" for that of the last shared
-                layer. All three then give the shared parameters sum_k alpha_k g_k exactly.
-            every: find new coefficients every so many calls, at least 1, and use the last ones
-                between.
-        """
-        kinds = ("exact", "representation", "last_layer")
-        if gramian not in kinds:
-            raise ValueError(f"gramian: expected one of {', '.join(kinds)}, got {gramian!r}")
-        if isinstance(every, bool) or not isinstance(every, int) or every < 1:
-            raise ValueError(f"every: expected an integer of at least 1, got {every!r}")
-        self.gramian, self.every = gramian, every
-        return self
-
-    def coefficients(self, gramian: Tensor) -> Tensor:
-        """alpha, [K], from the Gramian of the task gradients, [K, K], entry (k, l) = <g_k, g_l>."""
-        raise NotImplementedError
-
-    def _combine(self, gramian: Tensor, losses: Tensor) -> Tensor:
-        """alpha, [K], for rules that read the losses too."""
-        return self.coefficients(gramian)
-
-    def _backward(
-        self, losses: Tensor, shared: list[Tensor] | None, features: Sequence[Tensor] | None
-    ) -> Tensor:
-        assert shared is not None  # needs_shared
-        found = gradients.task_gradients(losses, shared, features)
-        calls = self.memory.get("calls", 0)
-        if self.every > 1 and calls % self.every and "alpha" in self.memory:
-            alpha = self.memory["alpha"].to(losses)
-            found.plan += "; coefficients of an earlier call"
-        else:
-            alpha = self._combine(self._gramian(found, losses), losses)
-            reason = f"{self.name} found no finite coefficients"
-            _refuse_tasks("weights", alpha, ~torch.isfinite(alpha), reason)
-        found.fill(alpha)
-        self.plan = found.plan
-        if self.every > 1:
-            self.memory |= {"calls": calls + 1, "alpha": alpha.detach().clone()}
-        return alpha
-
-    def _gramian(self, found: gradients.TaskGradients, losses: Tensor) -> Tensor:
-        if self.gramian == "representation":
-            gramian = found.representation_gramian()
-        elif self.gramian == "last_layer":
-            gramian = found.gramian(last_layer=True)
-        else:
-            gramian = found.gramian()
-        squares = gramian.diagonal()
-        reason = "the gradient in the shared parameters is not finite (squared norm shown)"
-        _refuse_tasks("losses", squares, ~torch.isfinite(squares), reason)
-        return gramian

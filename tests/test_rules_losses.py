@@ -1,4 +1,4 @@
-"""log, geometric, imtl_l, uncertainty_soft, stch, famo."""
+"""Functions of the losses alone: log, geometric, imtl_l, uncertainty_soft, stch, famo."""
 
 import copy
 import math
@@ -10,8 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mtl_utils.models import HardSharing, flat_parameters, mlp
-from mtl_utils.weighting import scalarisation  # noqa: F401  (registers the rules)
-from mtl_utils.weighting.base import make_weighting
+from mtl_utils.weighting import make_weighting
 from tests.rules import few, permutation, same_state, saved_and_loaded, step, tables, vector
 
 RULES = {

@@ -50,6 +50,24 @@ def cosines(gramian: Array) -> tuple[Array, Array]:
     return norms, cosine
 
 
+def equal_projections(norms: Array, cosine: Array) -> Array:
+    """Coefficients of the unit gradients in the vector with inner product 1 with each of them.
+
+    Args:
+        norms, cosine: as `cosines` gives them, [K] and [K, K].
+
+    Returns:
+        beta, [K]; 0 for a gradient that is zero. Where there is no such vector, the one that comes
+        closest (least squares).
+    """
+    live = norms > 0
+    beta = np.zeros(len(norms))
+    if live.any():
+        part = cosine[np.ix_(live, live)]
+        beta[live] = np.linalg.pinv(part, rcond=1e-12, hermitian=True).sum(1)
+    return beta
+
+
 def min_norm_point(gramian: ArrayLike, start: Array | None = None) -> Array:
     """Weights of the shortest vector in the convex hull of the task gradients.
 

@@ -13,23 +13,19 @@ from torchjd import aggregation
 
 from mtl_utils import gradients
 from mtl_utils.models import HardSharing, mlp
-from mtl_utils.weighting import available_weightings, base, gradient, make_weighting
-from tests.rules import same_state, saved_and_loaded
-from tests.test_simplex import SPECIAL, jacobians
+from mtl_utils.weighting import make_weighting
+from mtl_utils.weighting.methods import pcgrad
+from tests.rules import GRADIENT_RULES, GRAMIAN_RULES, RANDOM_RULES, same_state, saved_and_loaded
+from tests.test_solvers import SPECIAL, jacobians
 
 few = settings(max_examples=30, deadline=None)
-GRAMIAN_RULES = [
-    name
-    for name in available_weightings()
-    if issubclass(base._REGISTRY[name], gradient.GramianWeighting)
-]
 ONE_FUNCTION = [name for name in GRAMIAN_RULES if name != "pareto_mtl"]  # of the Gramian alone
 every_rule = pytest.mark.parametrize("name", ONE_FUNCTION)
 SCALE_FREE = ("imtl_g", "nash_mtl", "config", "fairgrad")  # in their direction
 
 
 def make(name, n_tasks, **options):
-    if name in ("pcgrad", "gradvac", "graddrop"):
+    if name in RANDOM_RULES:
         options = {"generator": torch.Generator().manual_seed(0), **options}
     return make_weighting(name, n_tasks, **options)
 
@@ -87,7 +83,7 @@ def test_the_update_is_that_of_torchjd(name, data):
     oracle, options, shape, tolerance = ORACLES[name]
     rows = data.draw(jacobians(**shape))
     with (
-        mock.patch.object(gradient, "orders", in_order),
+        mock.patch.object(pcgrad, "orders", in_order),
         mock.patch.object(torch, "randperm", lambda n: torch.arange(n)),
     ):
         ours = direction(name, rows, **options)
@@ -208,7 +204,7 @@ def test_gradvac_reaches_its_target(rows, target):
 
 def test_gradvac_with_averages_of_zero_is_pcgrad():
     rows = np.random.default_rng(1).normal(size=(5, 7))
-    with mock.patch.object(gradient, "orders", in_order):
+    with mock.patch.object(pcgrad, "orders", in_order):
         vaccine = coefficients("gradvac", rows, decay=0.0)
         np.testing.assert_allclose(vaccine, coefficients("pcgrad", rows), rtol=1e-9)
 
@@ -300,7 +296,7 @@ def test_imtl_g_may_turn_round():
 @given(rows=jacobians(decades=2.0), seed=st.integers(0, 99))
 @settings(max_examples=20, deadline=None)
 def test_order_of_the_tasks(name, rows, seed):
-    if name in ("pcgrad", "gradvac"):
+    if name in RANDOM_RULES:
         pytest.skip("takes the tasks in random order")
     order = np.random.default_rng(seed).permutation(len(rows))
     d, permuted = direction(name, rows), direction(name, rows[order])
@@ -312,7 +308,7 @@ def test_order_of_the_tasks(name, rows, seed):
 @settings(max_examples=20, deadline=None)
 def test_scale_of_one_loss(name, rows, factor):
     """Multiplying one loss leaves the direction alone, or in one example at least it does not."""
-    if name in ("pcgrad", "gradvac"):
+    if name in RANDOM_RULES:
         pytest.skip("random order")
     scaled = rows.copy()
     scaled[0] *= factor
@@ -332,7 +328,7 @@ def test_scale_of_one_loss_changes_the_direction(name):
 @given(rows=jacobians(decades=2.0), factor=st.floats(1e-3, 1e3))
 @settings(max_examples=20, deadline=None)
 def test_scale_of_all_losses_leaves_the_direction(name, rows, factor):
-    with mock.patch.object(gradient, "orders", in_order):
+    with mock.patch.object(pcgrad, "orders", in_order):
         d, scaled = direction(name, rows), direction(name, factor * rows)
     assert unit(d) @ unit(scaled) == pytest.approx(1, abs=1e-6)
 
@@ -603,10 +599,8 @@ def test_every_other_call(forked):
     assert "earlier call" in weighting.plan
 
 
-@pytest.mark.parametrize("name", available_weightings())
+@pytest.mark.parametrize("name", GRADIENT_RULES)
 def test_features_or_not_is_the_same_step(name):
-    if not issubclass(base._REGISTRY[name], base.GradientWeighting):
-        pytest.skip("needs no gradients")
     found = []
     for forked in (False, True):
         net = Net()

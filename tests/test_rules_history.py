@@ -7,8 +7,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mtl_utils.weighting import history  # noqa: F401  (registers the rules)
-from mtl_utils.weighting.base import make_weighting
+from mtl_utils.weighting import make_weighting
 from tests.rules import few, permutation, same_state, saved_and_loaded, step, tables, vector
 
 RULES = {

@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import optimize
 
-from mtl_utils import simplex
+from mtl_utils import solvers
 
 few = settings(max_examples=60, deadline=None)
 
@@ -35,10 +35,10 @@ def min_norm_residual(gramian, alpha):
 @few
 def test_min_norm_point_is_optimal(rows):
     gramian = rows @ rows.T
-    alpha = simplex.min_norm_point(gramian)
+    alpha = solvers.min_norm_point(gramian)
     assert alpha.min() >= 0 and alpha.sum() == pytest.approx(1, abs=1e-14)
     assert min_norm_residual(gramian, alpha) < 1e-10
-    warm = simplex.min_norm_point(gramian, start=np.full(len(rows), 1 / len(rows)))
+    warm = solvers.min_norm_point(gramian, start=np.full(len(rows), 1 / len(rows)))
     assert min_norm_residual(gramian, warm) < 1e-10
 
 
@@ -47,14 +47,14 @@ def test_min_norm_point_is_optimal(rows):
 def test_min_norm_point_of_two_is_the_closed_form(rows):
     g1, g2 = rows
     wanted = np.clip((g2 - g1) @ g2 / ((g1 - g2) @ (g1 - g2)), 0, 1)
-    alpha = simplex.min_norm_point(rows @ rows.T)
+    alpha = solvers.min_norm_point(rows @ rows.T)
     assert alpha[0] == pytest.approx(wanted, rel=1e-8, abs=1e-12)
 
 
 @pytest.mark.parametrize("n_tasks", [3, 10, 40])
 def test_min_norm_point_of_orthogonal_gradients(n_tasks):
     squares = 10 ** np.random.default_rng(0).uniform(-6, 6, n_tasks)
-    alpha = simplex.min_norm_point(np.diag(squares))
+    alpha = solvers.min_norm_point(np.diag(squares))
     np.testing.assert_allclose(alpha, (1 / squares) / (1 / squares).sum(), rtol=1e-12)
 
 
@@ -65,15 +65,15 @@ def test_min_norm_point_is_that_of_scipy(seed):
     # nonnegative least squares: shortest d with sum alpha = 1 as a heavy extra row
     system = np.vstack([rows.T, np.full(5, 1e6)])
     wanted, _ = optimize.nnls(system, np.append(np.zeros(8), 1e6))
-    alpha = simplex.min_norm_point(gramian)
+    alpha = solvers.min_norm_point(gramian)
     np.testing.assert_allclose(alpha, wanted / wanted.sum(), atol=1e-8)
 
 
 def test_min_norm_point_where_the_gradients_are_stationary():
     rows = np.array([[1.0, 0.0], [-0.5, np.sqrt(0.75)], [-0.5, -np.sqrt(0.75)]])
-    np.testing.assert_allclose(simplex.min_norm_point(rows @ rows.T), np.full(3, 1 / 3), atol=1e-12)
+    np.testing.assert_allclose(solvers.min_norm_point(rows @ rows.T), np.full(3, 1 / 3), atol=1e-12)
     opposite = np.array([[2.0], [-1.0]])
-    np.testing.assert_allclose(simplex.min_norm_point(opposite @ opposite.T), [1 / 3, 2 / 3])
+    np.testing.assert_allclose(solvers.min_norm_point(opposite @ opposite.T), [1 / 3, 2 / 3])
 
 
 SPECIAL = {
@@ -90,7 +90,7 @@ SPECIAL = {
 @pytest.mark.parametrize("name", SPECIAL)
 def test_min_norm_point_of_special_gradients(name):
     gramian = SPECIAL[name] @ SPECIAL[name].T
-    alpha = simplex.min_norm_point(gramian)
+    alpha = solvers.min_norm_point(gramian)
     assert np.isfinite(alpha).all() and alpha.min() >= 0 and alpha.sum() == pytest.approx(1)
     assert (alpha @ gramian @ alpha - gramian @ alpha).max() < 1e-9
     if "zero" in name:
@@ -104,21 +104,21 @@ def test_dual_cone_is_optimal(rows, seed):
     gramian = rows @ rows.T
     norms = np.sqrt(gramian.diagonal())
     u = np.vstack([np.eye(len(rows)), np.random.default_rng(seed).uniform(size=(2, len(rows)))])
-    x = simplex.dual_cone(gramian, u)
+    x = solvers.dual_cone(gramian, u)
     assert x.shape == u.shape
     size = (np.abs(u) * norms).max(1, keepdims=True)
     products, gap = x @ gramian / norms / size, (x - u) * norms / size
     assert products.min() > -1e-10 and gap.min() >= -1e-12
     assert np.abs(np.minimum(products, gap)).max() < 1e-10
     # the vector is unique, its weights are where the gradients are independent
-    alone = simplex.dual_cone(gramian, u[0])
+    alone = solvers.dual_cone(gramian, u[0])
     np.testing.assert_allclose(alone @ rows, x[0] @ rows, atol=1e-6 * norms[0])
 
 
 @pytest.mark.parametrize("name", SPECIAL)
 def test_dual_cone_of_special_gradients(name):
     gramian = SPECIAL[name] @ SPECIAL[name].T
-    x = simplex.dual_cone(gramian, np.eye(3))
+    x = solvers.dual_cone(gramian, np.eye(3))
     assert np.isfinite(x).all() and (x - np.eye(3)).min() >= 0
     assert (x @ gramian).min() > -1e-8
 
@@ -128,14 +128,14 @@ def test_dual_cone_is_that_of_scipy(seed):
     rows = np.random.default_rng(seed).normal(size=(5, 6))
     u = np.random.default_rng(seed + 10).uniform(size=5)
     z, _ = optimize.nnls(rows.T, -rows.T @ u)
-    np.testing.assert_allclose(simplex.dual_cone(rows @ rows.T, u), u + z, atol=1e-9)
+    np.testing.assert_allclose(solvers.dual_cone(rows @ rows.T, u), u + z, atol=1e-9)
 
 
 @given(rows=jacobians(), alpha=st.sampled_from([0.5, 1.0, 2.0, 5.0]))
 @few
 def test_proportional_fairness_solves_its_equation(rows, alpha):
     gramian = rows @ rows.T
-    w = simplex.proportional_fairness(gramian, alpha)
+    w = solvers.proportional_fairness(gramian, alpha)
     assert w.min() > 0
     assert np.abs((gramian @ w) * w ** (1 / alpha) - 1).max() < 1e-8
 
@@ -148,7 +148,7 @@ def test_nash_residual_up_to_forty_tasks(n_tasks, decades):
         rows = rng.normal(size=(n_tasks, n_tasks + 2)) * 10 ** rng.uniform(
             -decades / 2, decades / 2, size=(n_tasks, 1)
         )
-        alpha = simplex.proportional_fairness(rows @ rows.T)
+        alpha = solvers.proportional_fairness(rows @ rows.T)
         residual = np.abs(alpha * (rows @ rows.T @ alpha) - 1).max()
         assert residual < 1e-9
         assert np.linalg.norm(alpha @ rows) == pytest.approx(np.sqrt(n_tasks), rel=1e-9)
@@ -160,13 +160,13 @@ def test_nash_of_two_is_the_closed_form(rows):
     n1, n2 = np.linalg.norm(rows, axis=1)
     cosine = rows[0] @ rows[1] / n1 / n2
     wanted = 1 / np.array([n1, n2]) / np.sqrt(1 + cosine)
-    np.testing.assert_allclose(simplex.proportional_fairness(rows @ rows.T), wanted, rtol=1e-6)
+    np.testing.assert_allclose(solvers.proportional_fairness(rows @ rows.T), wanted, rtol=1e-6)
 
 
 @pytest.mark.parametrize("name", ["zero", "all zero", "opposite"])
 def test_no_bargain_gives_zeros(name):
     gramian = SPECIAL[name] @ SPECIAL[name].T
-    assert simplex.proportional_fairness(gramian).tolist() == [0, 0, 0]
+    assert solvers.proportional_fairness(gramian).tolist() == [0, 0, 0]
 
 
 @given(rows=jacobians(), radius=st.sampled_from([0.1, 0.4, 0.5, 0.9, 3.0]))
@@ -174,7 +174,7 @@ def test_no_bargain_gives_zeros(name):
 def test_trust_ball_is_optimal(rows, radius):
     """The worst-off task cannot be better off within the ball: by duality, and by trying."""
     gramian = rows @ rows.T
-    x = simplex.trust_ball(gramian, radius)
+    x = solvers.trust_ball(gramian, radius)
     mean = rows.mean(0)
     d, bound = x @ rows, radius * np.linalg.norm(mean)
     assert np.linalg.norm(d - mean) == pytest.approx(bound, rel=1e-6)
@@ -190,9 +190,9 @@ def test_trust_ball_is_optimal(rows, radius):
 def test_trust_ball_limits():
     rows = np.random.default_rng(0).normal(size=(4, 9))
     gramian = rows @ rows.T
-    np.testing.assert_array_equal(simplex.trust_ball(gramian, 0.0), np.full(4, 0.25))
-    far = simplex.trust_ball(gramian, 1e4) @ rows
-    shortest = simplex.min_norm_point(gramian) @ rows
+    np.testing.assert_array_equal(solvers.trust_ball(gramian, 0.0), np.full(4, 0.25))
+    far = solvers.trust_ball(gramian, 1e4) @ rows
+    shortest = solvers.min_norm_point(gramian) @ rows
     cosine = far @ shortest / np.linalg.norm(far) / np.linalg.norm(shortest)
     assert cosine == pytest.approx(1, abs=1e-6)
 
@@ -200,7 +200,7 @@ def test_trust_ball_limits():
 @pytest.mark.parametrize("name", SPECIAL)
 @pytest.mark.parametrize("radius", [0.0, 0.4, 2.0])
 def test_trust_ball_of_special_gradients(name, radius):
-    assert np.isfinite(simplex.trust_ball(SPECIAL[name] @ SPECIAL[name].T, radius)).all()
+    assert np.isfinite(solvers.trust_ball(SPECIAL[name] @ SPECIAL[name].T, radius)).all()
 
 
 @pytest.mark.parametrize(
@@ -214,6 +214,6 @@ def test_trust_ball_of_special_gradients(name, radius):
     ],
 )
 def test_gramians_that_are_none(gramian, message):
-    for solver in (simplex.min_norm_point, simplex.proportional_fairness):
+    for solver in (solvers.min_norm_point, solvers.proportional_fairness):
         with pytest.raises(ValueError, match=f"^gramian: expected {message}"):
             solver(gramian)

@@ -1,0 +1,180 @@
+"""What rules have in common, by what they read.
+
+LossWeighting           minimises a function of the losses of this step
+  ConstantWeighting     a weighted sum of them, with weights that are constants of the step
+    HistoryWeighting    which follow from what the rule observed before
+GradientWeighting       combines the task gradients of the shared parameters
+  GramianWeighting      with coefficients that follow from their inner products
+  CoordinateWeighting   coordinate by coordinate
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from mtl_utils import gradients, solvers
+from mtl_utils.engine import landing
+from mtl_utils.solvers import Array
+from mtl_utils.weighting.base import Weighting
+from mtl_utils.weighting.checks import all_finite, refuse_tasks
+
+
+class LossWeighting(Weighting):
+    """Rules that read loss values: one weighted backward pass, whatever K is.
+
+    A rule gives its `objective`, a function of the K losses and of its own parameters. Its
+    derivative with respect to each loss is the effective weight, so that the gradient of the
+    objective in any model parameter is sum_k weights[k] * dL_k.
+    """
+
+    def objective(self, losses: Tensor) -> Tensor:
+        """What the rule minimises: a scalar, from losses [K]."""
+        raise NotImplementedError
+
+    def _backward(
+        self, losses: Tensor, shared: list[Tensor] | None, features: Sequence[Tensor] | None
+    ) -> Tensor:
+        leaf = losses.detach().requires_grad_()
+        own = [p for p in self.parameters() if p.requires_grad]
+        with torch.enable_grad():
+            objective = self.objective(leaf)
+        weights, *own_gradients = torch.autograd.grad(objective, [leaf, *own])
+        reason = f"the weights of {self.name} are no longer finite; its losses or parameters are"
+        reason += " out of range"
+        if not all_finite(weights):
+            refuse_tasks("weights", weights, ~torch.isfinite(weights), reason)
+        if not all(all_finite(gradient) for gradient in own_gradients):
+            raise ValueError(
+                f"losses: the gradient in the parameters of {self.name} is not finite; its losses "
+                f"or parameters are out of range, got losses {losses.detach().tolist()}"
+            )
+        losses.backward(weights)
+        landing.onto_leaves(own, own_gradients)
+        return weights
+
+
+class ConstantWeighting(LossWeighting):
+    """Rules whose weights are constants of a step: they minimise sum_k weights[k] L_k."""
+
+    def weights_now(self) -> Tensor:
+        """Weights of the next step, [K]."""
+        raise NotImplementedError
+
+    def objective(self, losses: Tensor) -> Tensor:
+        return (self.weights_now().to(losses) * losses).sum()
+
+    def _backward(
+        self, losses: Tensor, shared: list[Tensor] | None, features: Sequence[Tensor] | None
+    ) -> Tensor:
+        weights = self.weights_now().to(losses, copy=True)  # the derivative needs no autograd
+        losses.backward(weights)
+        return weights
+
+
+class HistoryWeighting(ConstantWeighting):
+    """Rules whose weights follow from what they observed, whatever the losses of this step are."""
+
+
+class GradientWeighting(Weighting):
+    """Rules that read task gradients of the shared parameters.
+
+    The shared parameters get sum_k alpha_k g_k; every other parameter gets the gradient of its own
+    loss(es), unweighted, as in the methods' official code.
+    """
+
+    needs_shared = True
+    engine_options: tuple[str, ...] = ("gramian", "every")
+
+    def coefficients(self, gramian: Tensor) -> Tensor:
+        """alpha, [K], from the Gramian of the task gradients, [K, K], entry (k, l) = <g_k, g_l>."""
+        raise NotImplementedError
+
+    def _combine(self, gramian: Tensor, losses: Tensor) -> Tensor:
+        """alpha, [K], for rules that read the losses too."""
+        return self.coefficients(gramian)
+
+    def _backward(
+        self, losses: Tensor, shared: list[Tensor] | None, features: Sequence[Tensor] | None
+    ) -> Tensor:
+        assert shared is not None  # needs_shared
+        found = gradients.task_gradients(losses, shared, features)
+        calls = self.memory.get("calls", 0)
+        if self.every > 1 and calls % self.every and "alpha" in self.memory:
+            alpha = self.memory["alpha"].to(losses)
+            found.plan += "; coefficients of an earlier call"
+        else:
+            alpha = self._combine(self._gramian(found, losses), losses)
+            reason = f"{self.name} found no finite coefficients"
+            refuse_tasks("weights", alpha, ~torch.isfinite(alpha), reason)
+        found.fill(alpha)
+        self.plan = found.plan
+        if self.every > 1:
+            self.memory |= {"calls": calls + 1, "alpha": alpha.detach().clone()}
+        return alpha
+
+    def _gramian(self, found: gradients.TaskGradients, losses: Tensor) -> Tensor:
+        if self.gramian == "representation":
+            gramian = found.representation_gramian()
+        elif self.gramian == "last_layer":
+            gramian = found.gramian(last_layer=True)
+        else:
+            gramian = found.gramian()
+        squares = gramian.diagonal()
+        reason = "the gradient in the shared parameters is not finite (squared norm shown)"
+        refuse_tasks("losses", squares, ~torch.isfinite(squares), reason)
+        return gramian
+
+
+class GramianWeighting(GradientWeighting):
+    """Rules whose coefficients are a function of the Gramian.
+
+    A rule gives alpha in float64, whatever the type of the gradients is. With one task every rule
+    is plain training.
+    """
+
+    def rule(self, gramian: Array) -> Array:
+        """alpha, [K], from a Gramian [K, K] in float64, K > 1."""
+        raise NotImplementedError
+
+    def coefficients(self, gramian: Tensor) -> Tensor:
+        """alpha, [K], from the Gramian of the task gradients, [K, K], entry (k, l) = <g_k, g_l>.
+
+        Raises:
+            ValueError: not a symmetric [K, K] matrix of finite numbers.
+        """
+        array = solvers.check_gramian(gramian.detach().cpu().double().numpy())
+        if len(array) != self.n_tasks:
+            raise ValueError(f"gramian: expected K = {self.n_tasks} tasks, got {len(array)}")
+        alpha = self.rule(array) if self.n_tasks > 1 else np.ones(1)
+        return torch.as_tensor(alpha).to(gramian)
+
+
+class CoordinateWeighting(GradientWeighting):
+    """Rules that need the task gradients themselves, not only their inner products."""
+
+    engine_options: tuple[str, ...] = ()
+
+    def merge(self, jacobian: Tensor, losses: Tensor) -> tuple[Tensor, Tensor]:
+        """The update of the shared parameters [P] and weights [K], from J [K, P] and losses [K]."""
+        raise NotImplementedError
+
+    def _head_weights(self, losses: Tensor) -> Tensor | None:
+        return None
+
+    def _backward(
+        self, losses: Tensor, shared: list[Tensor] | None, features: Sequence[Tensor] | None
+    ) -> Tensor:
+        assert shared is not None  # needs_shared
+        head_weights = self._head_weights(losses)
+        found = gradients.task_gradients(losses, shared, features, head_weights=head_weights)
+        squares = found.jacobian.square().sum(1)
+        reason = "the gradient in the shared parameters is not finite (squared norm shown)"
+        refuse_tasks("losses", squares, ~torch.isfinite(squares), reason)
+        update, weights = self.merge(found.jacobian, losses.detach())
+        found.fill_with(update)
+        self.plan = found.plan
+        return weights.to(losses)
