@@ -90,6 +90,11 @@ class Graph:
     layered: bool = True
 
     @property
+    def leaves(self) -> list[Tensor]:
+        """All leaves that learn."""
+        return [node.variable for node in self.every if isinstance(node, LEAF)]
+
+    @property
     def has_heads(self) -> bool:
         """Whether any task has nodes of its own in front of the common part."""
         return any(gate.node is not None for gate in self.gates)
@@ -102,7 +107,7 @@ class Graph:
 
 def read(
     losses: Tensor,
-    shared: Sequence[Tensor],
+    shared: Sequence[Tensor] | None,
     present: Sequence[bool] | None = None,
     heads: bool = True,
 ) -> Graph:
@@ -110,7 +115,7 @@ def read(
 
     Args:
         losses: [K], attached to a graph.
-        shared: the shared parameters.
+        shared: the shared parameters; None looks for roots and leaves alone.
         present: [K], which losses count; the others count as constants.
         heads: False takes every node for common: the gates stand in front of the losses, and each
             task is a pass of its own through everything.
@@ -135,6 +140,8 @@ def read(
             "losses: reentrant checkpointing hides a part of the graph; use "
             "torch.utils.checkpoint.checkpoint(..., use_reentrant=False)"
         )
+    if shared is None:
+        return graph
     wanted = {id(p) for p in shared}
     reached_by = dict.fromkeys(order, 0)  # bit k: loss k reaches the node
     for k, nodes in enumerate(starts):

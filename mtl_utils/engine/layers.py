@@ -24,7 +24,7 @@ from torch.autograd.graph import GradientEdge
 from torch.nn import functional
 
 from mtl_utils.engine.graph import LEAF, Graph
-from mtl_utils.engine.trunk import at_least_single
+from mtl_utils.engine.rows import at_least_single
 
 
 @dataclass

@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from mtl_utils.engine import graph as graphs
-from mtl_utils.engine import heads, landing, layers, trunk
+from mtl_utils.engine import landing, layers
+from mtl_utils.engine.passes import Passes
 from mtl_utils.engine.processes import Mean
-from mtl_utils.engine.retained import Retained
-from mtl_utils.engine.trunk import Block
+from mtl_utils.engine.rows import Rows, real
 
 
 class TaskGradients:
@@ -22,11 +21,20 @@ class TaskGradients:
     Ask for `gramian()` or `jacobian` or neither, then `fill()` or `fill_with()` once. Nothing but
     these touches `.grad`.
 
+    Args:
+        losses: [K], attached to the graph.
+        shared: the shared parameters.
+        method: see `mtl_utils.gradients.task_gradients`.
+        retain_graph: keep the graph for another backward pass.
+        head_weights: [K], above 0, of the losses in the gradients of all other parameters.
+        present: [K], which losses count; the others may be no numbers.
+        scale: what lands is multiplied by it, and what is asked for is not.
+        reduce: the mean over several processes; everything asked for is then the same on all.
+        memo: a dictionary that is kept from call to call.
+
     Attributes:
         shared: the shared parameters.
         reached: whether any loss reaches each of them.
-        live: those that are reached.
-        plan: in words, how the work was done so far.
     """
 
     def __init__(
@@ -44,20 +52,24 @@ class TaskGradients:
         self.losses, self.shared, self.retain_graph = losses, shared, retain_graph
         self.n_tasks, self.present, self.scale, self.reduce = len(losses), present, scale, reduce
         self.head_weights = [1.0] * self.n_tasks if head_weights is None else list(head_weights)
-        self.memo = {} if memo is None else memo
-        self.method = method
         whole = method in ("loop", "batched")
         self.graph = graphs.read(losses, shared, present, heads=not whole)
         if method == "cut" and not self.graph.stacks:
             raise ValueError("method: 'cut' needs losses from torch.stack([loss_1, ...])")
-        self.live = self.graph.live
-        live = {id(p) for p in self.live}
+        live = {id(p) for p in self.graph.live}
         self.reached = [id(p) in live for p in shared]
-        self.plan = "each head once" if self.graph.has_heads else "a backward pass for each task"
-        self._retained = Retained(self.graph.every, self.memo)
-        self._partials: heads.Partials | None = None
-        self._blocks: dict[int, Block | None] | None = None  # of each live parameter, by id
+        memo = {} if memo is None else memo
+        self.passes = Passes(self.graph, self.head_weights, scale, method, memo)
+        self._has_formulas = reduce is None and not whole
+        self._words: list[str] = []
+        self._rows: Rows | None = None  # of the shared parameters, scaled
         self._others: list[tuple[Tensor, Tensor | None]] = []
+
+    @property
+    def plan(self) -> str:
+        """In words, how the work was done so far."""
+        first = "each head once" if self.graph.has_heads else "a backward pass for each task"
+        return "; ".join(filter(None, [first, *self._words, self.passes.words]))
 
     # ---- what a rule asks for ----------------------------------------------------------------
 
@@ -65,12 +77,8 @@ class TaskGradients:
     def jacobian(self) -> Tensor:
         """[K, P], row k is the gradient of loss k in the shared parameters, flattened and in the
         order of `shared`; zeros where a loss does not reach a parameter. At least float32."""
-        blocks = self._all_blocks()
-        columns = []
-        for p in self.shared:
-            block = trunk.dense(blocks.get(id(p)), p, self.n_tasks)
-            columns.append(trunk.rows_of(block, self.n_tasks))
-        return torch.cat(columns, 1) / self.scale if self.scale != 1 else torch.cat(columns, 1)
+        jacobian = self._all_rows().jacobian()
+        return jacobian if self.scale == 1 else jacobian / self.scale
 
     def gramian(self, last_layer: bool = False) -> Tensor:
         """Inner products of the task gradients, [K, K].
@@ -79,21 +87,14 @@ class TaskGradients:
             last_layer: only those of the last shared layer.
         """
         if last_layer:
-            wanted = {id(p) for p in last_layer_of(self.shared)}
-            part = [p for p in self.live if id(p) in wanted]
-            if not part:
-                raise ValueError("shared: no loss reaches the last shared layer")
-            self.plan += "; Gramian of the last shared layer"
-            if self._has_formulas:
-                return self._by_formula(layers.plan(self.graph, part))
-            found = dict(zip(map(id, part), self._through_trunk(part, keep=True), strict=True))
-            return self._inner_products(part, self._averaged(part, found))
-        if self._blocks is None and self._has_formulas:
-            plan = layers.plan(self.graph, self.live)
+            self._words.append("Gramian of the last shared layer")
+            return self._gramian_of(last_layer_of(self.shared))
+        if self._rows is None and self._has_formulas:
+            plan = layers.plan(self.graph, self.graph.live)
             if plan.saved > plan.update:
-                self.plan += "; " + plan.words
+                self._words.append(plan.words)
                 return self._by_formula(plan)
-        return self._inner_products(self.shared, self._all_blocks())
+        return self._all_rows().gramian() / self.scale**2
 
     def representation_gramian(self) -> Tensor:
         """Inner products of the gradients dL_k/dz of what the heads read of the trunk, [K, K].
@@ -106,13 +107,11 @@ class TaskGradients:
                 "gramian: 'representation' needs losses from torch.stack([...]) whose heads read "
                 "the shared parameters through a representation"
             )
-        total = torch.zeros((), device=self.losses.device)
-        for found in self._at_gates().values():
-            example = next(g for g in found if g is not None)
-            block = torch.stack([torch.zeros_like(example) if g is None else g for g in found])
-            rows = trunk.rows_of(block, self.n_tasks) / self.scale
+        self._words.append("Gramian of the representation")
+        total = torch.zeros(self.n_tasks, self.n_tasks, device=self.losses.device)
+        for found in self.passes.at_gates()[0].values():
+            rows = real(found) / self.scale
             total = total + rows @ rows.T
-        self.plan += "; Gramian of the representation"
         return total if self.reduce is None else self.reduce(total) / self.reduce.size
 
     # ---- what lands ----------------------------------------------------------------------------
@@ -120,174 +119,76 @@ class TaskGradients:
     def fill(self, coefficients: Tensor) -> None:
         """Add sum_k coefficients[k] g_k to `.grad` of the shared parameters, and sum_k
         head_weights[k] dL_k to that of all others."""
-        if self._blocks is None:
-            factors, weights = coefficients.tolist(), self.head_weights
-            if self.scale != 1:
-                factors = [self.scale * c for c in factors]
-                weights = [self.scale * w for w in weights]
-            landing.through_gates(self.graph, factors, weights, self.present, self.retain_graph)
+        if self._rows is not None:
+            self._land(self._rows.combined(coefficients))
             return
-        pairs: list[tuple[Tensor, Tensor | None]] = []
-        for p in self.shared:
-            block = self._blocks.get(id(p))
-            if block is not None:
-                pairs.append((p, trunk.combined(block, coefficients)))
-        self._land(pairs)
+        scaled = [self.scale * c for c in coefficients.tolist()]
+        weights = [self.scale * w for w in self.head_weights]
+        landing.through_gates(self.graph, scaled, weights, self.present, self.retain_graph)
 
     def fill_with(self, update: Tensor) -> None:
         """Add an update [P], flattened in the order of `shared`, to `.grad` of the shared
         parameters, and their gradients to that of all others."""
-        blocks = self._all_blocks()
-        sizes = [p.numel() * (2 if p.is_complex() else 1) for p in self.shared]
-        pairs: list[tuple[Tensor, Tensor | None]] = []
-        for p, part in zip(self.shared, (self.scale * update).split(sizes), strict=True):
-            if blocks.get(id(p)) is None:
-                continue
-            if p.is_complex():
-                gradient = torch.view_as_complex(part.view(*p.shape, 2))
-            else:
-                gradient = part.view_as(p)
-            if isinstance(blocks[id(p)], list):
-                gradient = gradient.to_sparse(1)
-            pairs.append((p, gradient))
-        self._land(pairs)
+        self._land(self._all_rows().parted(self.scale * update))
 
-    def _land(self, pairs: list[tuple[Tensor, Tensor | None]]) -> None:
-        leaves, gradients = zip(*pairs, *self._others, strict=True)
-        landing.onto_leaves(leaves, gradients)
+    def _land(self, gradients: list[Tensor | None]) -> None:
+        leaves, others = zip(*self._others, strict=True) if self._others else ((), ())
+        landing.onto_leaves([*self.shared, *leaves], [*gradients, *others])
 
     # ---- how it is found -------------------------------------------------------------------------
 
-    def _at_gates(self, leaves: Sequence[Tensor] = (), keep: bool = True) -> heads.Partials:
-        """dL_k at the gates; the gradients of private leaves are kept for landing."""
-        if self._partials is None:
-            with heads.hooks_off([*self.live, *self.graph.private, *self.graph.below]):
-                self._partials, found = heads.at_gates(
-                    self.graph, self.head_weights, self.scale, leaves, keep
-                )
-            self._retained.restore()
-            self._others += zip(leaves, found, strict=True)
-        return self._partials
+    def _all_rows(self) -> Rows:
+        """K gradients of every shared parameter; those of all other leaves are kept too."""
+        if self._rows is not None:
+            return self._rows
+        graph, keep = self.graph, self.retain_graph
+        leaves, below = graph.private, graph.below
+        if not graph.starts_at_gates:
+            leaves, below = [*leaves, *below], []
+        again = bool(graph.below) or not graph.layered  # the trunk is passed again
+        _, found = self.passes.at_gates(leaves, keep or again)
+        self._others += zip(leaves, found, strict=True)
+        blocks = self.passes.through_trunk([*graph.live, *below], keep)
+        weights = torch.tensor(self.head_weights, dtype=torch.float64)
+        totals = Rows(below, blocks[len(graph.live) :], self.n_tasks).combined(weights)
+        self._others += zip(below, totals, strict=True)
+        by_id = dict(zip(map(id, graph.live), blocks, strict=False))
+        rows = Rows(self.shared, [by_id.get(id(p)) for p in self.shared], self.n_tasks)
+        self._rows = rows if self.reduce is None else rows.changed(self.reduce)
+        return self._rows
 
-    def _all_blocks(self) -> dict[int, Block | None]:
-        """K gradients of every shared parameter, and those of all other leaves."""
-        if self._blocks is None:
-            leaves, below = self.graph.private, self.graph.below
-            if not self.graph.starts_at_gates:
-                leaves, below = [*leaves, *below], []
-            again = bool(self.graph.below) or not self.graph.layered  # the trunk is passed again
-            self._at_gates(leaves, keep=self.retain_graph or again)
-            found = self._through_trunk([*self.live, *below], keep=self.retain_graph)
-            weights = torch.tensor(self.head_weights, dtype=torch.float64)
-            for leaf, block in zip(below, found[len(self.live) :], strict=True):
-                total = None if block is None else trunk.combined(block, weights)
-                self._others.append((leaf, total))
-            blocks = dict(zip(map(id, self.live), found[: len(self.live)], strict=True))
-            self._blocks = self._averaged(self.shared, blocks)
-        return self._blocks
-
-    def _averaged(self, parameters: Sequence[Tensor], blocks: dict) -> dict:
-        """The means of blocks over the processes of a group."""
-        if self.reduce is None:
-            return blocks
-        rows = [trunk.dense(blocks.get(id(p)), p, self.n_tasks).flatten(1) for p in parameters]
-        parts = self.reduce(torch.cat(rows, 1)).split([row.shape[1] for row in rows], 1)
-        return {
-            id(p): part.view(self.n_tasks, *p.shape).to(p.dtype)
-            for p, part in zip(parameters, parts, strict=True)
-        }
+    def _gramian_of(self, parameters: Sequence[Tensor]) -> Tensor:
+        """Inner products of the gradients of a part of the shared parameters."""
+        wanted = {id(p) for p in parameters}
+        live = [p for p in self.graph.live if id(p) in wanted]
+        if not live and self.reduce is None:
+            raise ValueError("shared: no loss reaches the last shared layer")
+        if self._has_formulas:
+            return self._by_formula(layers.plan(self.graph, live))
+        blocks = self.passes.through_trunk(live, keep=True)
+        by_id = dict(zip(map(id, live), blocks, strict=True))
+        rows = Rows(parameters, [by_id.get(id(p)) for p in parameters], self.n_tasks)
+        rows = rows if self.reduce is None else rows.changed(self.reduce)
+        return rows.gramian() / self.scale**2
 
     def _by_formula(self, plan: layers.Plan) -> Tensor:
-        targets = [*plan.edges, *plan.remaining]
-        found = self._through_trunk(targets, keep=True)
+        found = self.passes.through_trunk([*plan.edges, *plan.remaining], keep=True)
         blocks = [
             block if isinstance(block, Tensor) else _zeros(edge, self.n_tasks)
             for edge, block in zip(plan.edges, found, strict=False)
         ]
-        total = torch.zeros((), device=self.losses.device)
+        total = torch.zeros(self.n_tasks, self.n_tasks, device=self.losses.device)
         if plan.formulas:
-            total = plan.gramian(blocks) / self.scale**2
+            total = total + plan.gramian(blocks)
         if plan.remaining:
-            rest = dict(zip(map(id, plan.remaining), found[len(blocks) :], strict=True))
-            total = total + self._inner_products(plan.remaining, rest)
-        return total
-
-    @property
-    def _has_formulas(self) -> bool:
-        return self.reduce is None and self.method in ("auto", "cut")
-
-    def _inner_products(self, parameters: Sequence[Tensor], blocks: dict) -> Tensor:
-        """[K, K]; a parameter's hooks see each gradient, as they do in K passes."""
-        size = (self.n_tasks, self.n_tasks)
-        total = torch.zeros(size, device=self.losses.device)
-        for p in parameters:
-            block = blocks.get(id(p))
-            if block is None:
-                continue
-            if p._backward_hooks:
-                block = trunk.each_row(block, partial(_hooked, p))
-            rows = trunk.rows_of(block, self.n_tasks)
-            if self.scale != 1:
-                rows = rows / self.scale
-            total = total + rows @ rows.T
-        return total
-
-    def _through_trunk(self, targets: Sequence[Any], keep: bool) -> list[Block | None]:
-        """What the tasks want, taken back from the gates to parameters or edges."""
-        partials = self._at_gates()
-        kinds = frozenset(type(node).__name__ for node in self.graph.nodes)
-        known = self.memo.get(kinds)  # whether a graph of these nodes can be vectorised
-        if self.method == "batched":
-            known = True
-        elif self.method == "loop" or not trunk.vectorises(self.graph, partials):
-            known = False
-        with heads.hooks_off([*self.live, *self.graph.private, *self.graph.below]):
-            if known is not False:
-                keep_it = keep or not known  # until it is known, something else may be needed
-                try:
-                    found = trunk.at_once(self.graph, partials, targets, keep_it)
-                except Exception:
-                    if known:
-                        raise
-                    self.memo[kinds] = False
-                else:
-                    self.memo.setdefault(kinds, True)
-                    self._retained.restore()
-                    self.plan += "; trunk vectorised"
-                    return found
-            self.plan += "; trunk once for each task"
-            if self.memo.get(kinds) is False:
-                self.plan += ", as it cannot be vectorised"
-            try:
-                return trunk.one_by_one(self.graph, partials, targets, keep)
-            except RuntimeError as error:
-                if "donated buffer" in str(error):
-                    raise ValueError(NEEDS_BUFFERS) from error
-                raise
-            finally:
-                self._retained.restore()
-
-
-NEEDS_BUFFERS = (
-    "losses: a part of the trunk was compiled so that it can be passed back only once, and rules "
-    "on gradients pass it once for each task; set torch._functorch.config.donated_buffer = False "
-    "before the model is compiled"
-)
+            total = total + Rows(plan.remaining, found[len(blocks) :], self.n_tasks).gramian()
+        return total / self.scale**2
 
 
 def last_layer_of(shared: Sequence[Tensor]) -> list[Tensor]:
     """The last tensor with two or more dimensions and what follows it (its bias)."""
     matrices = [i for i, p in enumerate(shared) if p.dim() >= 2]
     return list(shared[matrices[-1] :] if matrices else shared[-1:])
-
-
-def _hooked(parameter: Tensor, gradient: Tensor) -> Tensor:
-    """A gradient after the hooks of its parameter."""
-    assert parameter._backward_hooks is not None
-    for hook in list(parameter._backward_hooks.values()):
-        changed = hook(gradient)
-        gradient = gradient if changed is None else changed
-    return gradient
 
 
 def _zeros(edge: Any, n_tasks: int) -> Tensor:

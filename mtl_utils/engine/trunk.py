@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -11,9 +11,7 @@ from torch.autograd.graph import GradientEdge
 
 from mtl_utils.engine.graph import Graph
 from mtl_utils.engine.heads import Partials
-
-# K gradients of one target: [K, *shape], or, where they are sparse, a list of K
-Block = Tensor | list[Tensor | None]
+from mtl_utils.engine.rows import Block
 
 SLOW_IN_ONE_PASS = {"ConvolutionBackward0", "EmbeddingBagBackward0"}
 
@@ -99,73 +97,3 @@ def _put(block: Block | None, k: int, gradient: Tensor, n_tasks: int) -> Block:
         gradient = gradient.to_dense()
     block[k] = gradient
     return block
-
-
-# ---- what is done with blocks ------------------------------------------------------------------
-
-
-def at_least_single(rows: Tensor) -> Tensor:
-    """Half-precision numbers in float32: their inner products soon overflow."""
-    return rows.float() if rows.dtype in (torch.float16, torch.bfloat16) else rows
-
-
-def rows_of(block: Block, n_tasks: int) -> Tensor:
-    """Rows of real numbers whose inner products are those of the K gradients, [K, numbers].
-
-    A complex number counts as two real ones. Sparse gradients are written as rows of the entries
-    that any of them holds.
-
-    Args:
-        block: K gradients.
-    """
-    if isinstance(block, list):
-        block = _packed(block)
-    if block.is_complex():
-        block = torch.view_as_real(block.resolve_conj())
-    return at_least_single(block.reshape(n_tasks, -1))
-
-
-def dense(block: Block | None, parameter: Tensor, n_tasks: int) -> Tensor:
-    """A block as [K, *shape of the parameter]; zeros for None."""
-    if isinstance(block, list):
-        zero = torch.zeros_like(parameter)
-        block = torch.stack([zero if g is None else g.to_dense() for g in block])
-    return parameter.new_zeros(n_tasks, *parameter.shape) if block is None else block.detach()
-
-
-def _packed(gradients: list[Tensor | None]) -> Tensor:
-    """Sparse gradients [words, width] without the words that none of them holds, [K, n, width]."""
-    found = [(k, g.coalesce()) for k, g in enumerate(gradients) if g is not None]
-    places, place_of = torch.cat([g.indices() for _, g in found], 1).unique(
-        dim=1, return_inverse=True
-    )
-    example = found[0][1].values()
-    packed = example.new_zeros(len(gradients), places.shape[1], *example.shape[1:])
-    parts = place_of.split([g.indices().shape[1] for _, g in found])
-    for (k, gradient), part in zip(found, parts, strict=True):
-        packed[k, part] = gradient.values()
-    return packed
-
-
-def combined(block: Block, coefficients: Tensor) -> Tensor:
-    """sum_k coefficients[k] times row k, of the shape of one row."""
-    if isinstance(block, list):
-        parts = [c * g for c, g in zip(coefficients.tolist(), block, strict=True) if g is not None]
-        total = parts[0]
-        for part in parts[1:]:
-            total = total + part
-        return total.coalesce()
-    shape = block.shape[1:]
-    if block.is_complex():
-        flat = torch.view_as_real(block.resolve_conj()).reshape(len(block), -1)
-        real = (coefficients.to(flat) @ flat).view(*shape, 2)
-        return torch.view_as_complex(real)
-    rows = at_least_single(block.reshape(len(block), -1))
-    return (coefficients.to(rows) @ rows).view(shape)
-
-
-def each_row(block: Block, change: Callable[[Tensor], Tensor]) -> Block:
-    """A block whose rows went through a function."""
-    if isinstance(block, list):
-        return [None if g is None else change(g) for g in block]
-    return torch.stack([change(row) for row in block])

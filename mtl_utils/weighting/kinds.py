@@ -103,15 +103,15 @@ class GradientWeighting(Weighting):
         assert shared is not None  # needs_shared
         found = gradients.task_gradients(losses, shared, features)
         calls = self.memory.get("calls", 0)
-        if self.every > 1 and calls % self.every and "alpha" in self.memory:
+        new = calls % self.every == 0 or "alpha" not in self.memory
+        if not new:
             alpha = self.memory["alpha"].to(losses)
-            found.plan += "; coefficients of an earlier call"
         else:
             alpha = self._combine(self._gramian(found, losses), losses)
             reason = f"{self.name} found no finite coefficients"
             refuse_tasks("weights", alpha, ~torch.isfinite(alpha), reason)
         found.fill(alpha)
-        self.plan = found.plan
+        self.plan = found.plan + ("" if new else "; coefficients of an earlier call")
         if self.every > 1:
             self.memory |= {"calls": calls + 1, "alpha": alpha.detach().clone()}
         return alpha
