@@ -80,6 +80,7 @@ class Accumulated:
 
     @property
     def losses(self) -> Tensor:
+        """Mean loss of each task over the micro-batches where it was present, [K]."""
         counts = torch.tensor(self.counts, dtype=torch.float64)
         return self._sums / counts
 

@@ -44,7 +44,66 @@ class Rows:
             total = total + rows @ rows.T
         return total
 
-    def combined(block: Block, coefficients: Tensor) -> Tensor:
+    def combined(self, coefficients: Tensor) -> list[Tensor | None]:
+        """sum_k coefficients[k] g_k for each parameter."""
+        return [None if block is None else combined(block, coefficients) for block in self.blocks]
+
+    def parted(self, update: Tensor) -> list[Tensor | None]:
+        """An update [P], as long as the rows of `jacobian`, in the shape of each parameter; sparse
+        where the gradients are, None where there are none."""
+        sizes = [p.numel() * (2 if p.is_complex() else 1) for p in self.parameters]
+        found: list[Tensor | None] = []
+        parts = update.split(sizes)
+        for p, block, part in zip(self.parameters, self.blocks, parts, strict=True):
+            if block is None:
+                found.append(None)
+                continue
+            part = torch.view_as_complex(part.view(*p.shape, 2)) if p.is_complex() else part
+            part = part.reshape(p.shape)
+            found.append(part.to_sparse(1) if _is_sparse(block) else part)
+        return found
+
+    def changed(self, change: Callable[[Tensor], Tensor]) -> Rows:
+        """The rows after a function of the whole Jacobian, such as the mean over processes."""
+        pairs = zip(self.parameters, self.blocks, strict=True)
+        flat = [dense(block, p, self.n_tasks).flatten(1) for p, block in pairs]
+        parts = change(torch.cat(flat, 1)).split([rows.shape[1] for rows in flat], 1)
+        blocks = [
+            part.view(self.n_tasks, *p.shape).to(p.dtype)
+            for p, part in zip(self.parameters, parts, strict=True)
+        ]
+        return Rows(self.parameters, blocks, self.n_tasks)
+
+
+def real(block: Block) -> Tensor:
+    """Rows of real numbers whose inner products are those of the K gradients, [K, numbers].
+
+    A complex number counts as two real ones. A list of gradients is written as rows of the entries
+    that any of them holds.
+    """
+    if isinstance(block, list):
+        block = _packed(block) if _is_sparse(block) else _stacked(block)
+    if block.is_complex():
+        block = torch.view_as_real(block.resolve_conj())
+    return at_least_single(block.reshape(len(block), -1))
+
+
+def at_least_single(rows: Tensor) -> Tensor:
+    """Half-precision numbers in float32: their inner products soon overflow."""
+    return rows.float() if rows.dtype in (torch.float16, torch.bfloat16) else rows
+
+
+def dense(block: Block | None, parameter: Tensor, n_tasks: int) -> Tensor:
+    """A block as [K, *shape of the parameter]; zeros for None."""
+    if block is None:
+        return parameter.new_zeros(n_tasks, *parameter.shape)
+    if isinstance(block, list):
+        zero = torch.zeros_like(parameter)
+        return torch.stack([zero if g is None else g.to_dense() for g in block])
+    return block.detach()
+
+
+def combined(block: Block, coefficients: Tensor) -> Tensor:
     """sum_k coefficients[k] times row k, of the shape of one row."""
     if isinstance(block, list):
         parts = [c * g for c, g in zip(coefficients.tolist(), block, strict=True) if g is not None]
@@ -58,3 +117,41 @@ class Rows:
         return torch.view_as_complex((coefficients.to(pairs) @ pairs).view(*shape, 2))
     rows = at_least_single(block.reshape(len(block), -1))
     return (coefficients.to(rows) @ rows).view(shape)
+
+
+def _is_sparse(block: Block) -> bool:
+    return isinstance(block, list) and any(g is not None and g.is_sparse for g in block)
+
+
+def _stacked(gradients: list[Tensor | None]) -> Tensor:
+    zero = torch.zeros_like(next(g for g in gradients if g is not None))
+    return torch.stack([zero if g is None else g for g in gradients])
+
+
+def _packed(gradients: list[Tensor | None]) -> Tensor:
+    """Sparse gradients [words, width] without the words that none of them holds, [K, n, width]."""
+    found = [
+        (k, (g if g.is_sparse else g.to_sparse(1)).coalesce())
+        for k, g in enumerate(gradients)
+        if g is not None
+    ]
+    places, place_of = torch.cat([g.indices() for _, g in found], 1).unique(
+        dim=1, return_inverse=True
+    )
+    example = found[0][1].values()
+    packed = example.new_zeros(len(gradients), places.shape[1], *example.shape[1:])
+    parts = place_of.split([g.indices().shape[1] for _, g in found])
+    for (k, gradient), part in zip(found, parts, strict=True):
+        packed[k, part] = gradient.values()
+    return packed
+
+
+def _each_row(block: Tensor, hooks: Sequence[Callable]) -> Tensor:
+    """K gradients after the hooks of their parameter."""
+    rows = []
+    for gradient in block:
+        for hook in hooks:
+            changed = hook(gradient)
+            gradient = gradient if changed is None else changed
+        rows.append(gradient)
+    return torch.stack(rows)
