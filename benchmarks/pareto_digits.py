@@ -61,15 +61,16 @@ class Official(ParetoMTL):
 
     def __init__(self, n_tasks: int, preferences: np.ndarray, index: int, limit: int) -> None:
         super().__init__(n_tasks, preferences, index)
-        self.limit, self.memory["steps"] = limit, 0
+        self.limit = limit
+        self.steps: Tensor
+        self.register_buffer("steps", torch.tensor(0))
 
     def towards(self, gramian: np.ndarray, losses: np.ndarray) -> np.ndarray:
-        if self.memory["steps"] >= self.limit:
-            self.memory["inside"] = True
-        self.memory["steps"] += 1
+        self.inside = self.inside | (self.steps >= self.limit)
+        self.steps = self.steps + 1
         alpha = super().towards(gramian, losses)
         size = np.abs(alpha).sum()
-        return self.n_tasks * alpha / size if self.memory["inside"] and size > 0 else alpha
+        return self.n_tasks * alpha / size if self.inside and size > 0 else alpha
 
     def _backward(self, losses: Tensor, shared: list[Tensor] | None, features: object) -> Tensor:
         assert shared is not None

@@ -8,7 +8,13 @@ import torch
 from hypothesis import given
 
 from mtl_utils.weighting import make_weighting
-from tests.rules import few, make, step, tables
+from tests.rules import (
+    few,
+    float64,  # noqa: F401
+    make,
+    step,
+    tables,
+)
 
 
 @given(table=tables(rows=2))

@@ -15,7 +15,14 @@ from mtl_utils import gradients
 from mtl_utils.models import HardSharing, mlp
 from mtl_utils.weighting import make_weighting
 from mtl_utils.weighting.methods import pcgrad
-from tests.rules import GRADIENT_RULES, GRAMIAN_RULES, RANDOM_RULES, same_state, saved_and_loaded
+from tests.rules import (
+    GRADIENT_RULES,
+    GRAMIAN_RULES,
+    RANDOM_RULES,
+    float64,  # noqa: F401
+    same_state,
+    saved_and_loaded,
+)
 from tests.test_solvers import SPECIAL, jacobians
 
 few = settings(max_examples=30, deadline=None)
@@ -190,7 +197,7 @@ def test_pcgrad_of_two(rows):
 def test_gradvac_reaches_its_target(rows, target):
     """The first gradient after the vaccine has the target's cosine to the second."""
     weighting = make("gradvac", 2)
-    weighting.memory["average"].fill_(target)
+    weighting.average.fill_(target)
     alpha = weighting.coefficients(torch.as_tensor(rows @ rows.T)).numpy()
     g1, g2 = rows
     phi = unit(g1) @ unit(g2)
@@ -424,7 +431,7 @@ def test_gradnorm_slope_is_that_of_its_objective(alpha, forked):
     net, weighting = Net(), make_weighting("gradnorm", 3, alpha=alpha, lr=0.1)
     for _ in range(3):
         losses, features = net.losses(forked)
-        w = weighting.memory["w"].clone().requires_grad_()
+        w = weighting.w.clone().requires_grad_()
         rows = []
         for k in range(3):
             found = torch.autograd.grad(
@@ -432,16 +439,16 @@ def test_gradnorm_slope_is_that_of_its_objective(alpha, forked):
             )
             rows.append(torch.cat([g.flatten() for g in found]).norm())
         norms = torch.stack(rows)
-        start = weighting.memory.get("start", losses.detach())
+        start = losses.detach() if weighting.start.isnan().any() else weighting.start
         progress = losses.detach() / start
         target = norms.mean() * (progress / progress.mean()) ** alpha
         (wanted,) = torch.autograd.grad((norms - target.detach()).abs().sum(), w, retain_graph=True)
-        before = weighting.memory["first"].clone()
+        before = weighting.first.clone()
         used = weighting.backward(losses, net.shared, features)
         torch.testing.assert_close(used, w.detach(), rtol=1e-12, atol=0)
-        slope = (weighting.memory["first"] - 0.9 * before) / 0.1
+        slope = (weighting.first - 0.9 * before) / 0.1
         torch.testing.assert_close(slope, wanted, rtol=1e-8, atol=1e-10)
-        assert weighting.memory["w"].sum().item() == pytest.approx(3)
+        assert weighting.w.sum().item() == pytest.approx(3)
         with torch.no_grad():
             for p in net.model.parameters():
                 p -= 0.05 * p.grad
@@ -453,16 +460,16 @@ def test_gradnorm_levels_the_norms():
     for step in range(800):
         weighting.lr = 0.02 / (1 + step / 50)
         weighting.backward(net.losses()[0], net.shared)
-    weighted = weighting.memory["w"] * net.norms()
+    weighted = weighting.w * net.norms()
     assert (weighted.max() / weighted.min()).item() == pytest.approx(1, abs=0.02)
 
 
 def test_gradnorm_weighs_heads_too():
     net, weighting = Net(), make_weighting("gradnorm", 3)
-    weighting.memory["w"] = torch.tensor([0.5, 1.0, 1.5], dtype=torch.float64)
+    weighting.w = torch.tensor([0.5, 1.0, 1.5], dtype=torch.float64)
     losses, features = net.losses(True)
     wanted = torch.autograd.grad(
-        (losses * weighting.memory["w"]).sum(), list(net.model.parameters()), retain_graph=True
+        (losses * weighting.w).sum(), list(net.model.parameters()), retain_graph=True
     )
     weighting.backward(losses, net.shared, features)
     for p, g in zip(net.model.parameters(), wanted, strict=True):
@@ -520,10 +527,10 @@ def test_pareto_mtl_two_phases():
     alpha = weighting.towards(gramian, losses)
     short = direction("mgda", differences @ rows)
     np.testing.assert_allclose(alpha @ rows, short, atol=1e-12)
-    assert alpha.min() < 0 and not weighting.memory["inside"]
+    assert alpha.min() < 0 and not weighting.inside
     inside = weighting.towards(gramian, np.array([0.9, 0.1]))
     np.testing.assert_allclose(inside, coefficients("mgda", rows), atol=1e-12)
-    assert weighting.memory["inside"]
+    assert weighting.inside
     again = weighting.towards(gramian, losses)  # the second phase, with active constraints
     np.testing.assert_allclose(
         again @ rows, direction("mgda", np.vstack([rows, differences @ rows])), atol=1e-12

@@ -8,7 +8,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mtl_utils.weighting import make_weighting
-from tests.rules import few, permutation, same_state, saved_and_loaded, step, tables, vector
+from tests.rules import (
+    few,
+    float64,  # noqa: F401
+    permutation,
+    same_state,
+    saved_and_loaded,
+    step,
+    tables,
+    vector,
+)
 
 RULES = {
     "dwa": ("train_losses", {"temperature": 0.5}),

@@ -31,7 +31,6 @@ from tests.rules import (
     make,
     permutation,
     same_state,
-    saved_and_loaded,
     step,
     tables,
     vector,
@@ -257,106 +256,6 @@ def test_a_task_without_loss_in_this_batch(name):
     assert problem.heads[1].grad is None
 
 
-# ---- every rule: state --------------------------------------------------------------------------
-
-
-@every_rule
-def test_weights_of_the_last_backward(name):
-    problem, weighting = Problem(2), make(name, 2)
-    with pytest.raises(RuntimeError, match=r"^weights: there are none before .* backward\(\)"):
-        _ = weighting.weights
-    returned = problem.backward(weighting)
-    assert torch.equal(weighting.weights, returned) and not weighting.weights.requires_grad
-    before = weighting.weights.clone()
-    returned.zero_()  # the caller's to change
-    assert torch.equal(weighting.weights, before)
-
-
-def run(weighting, steps, seed):
-    """Weights of some steps of training, parameters and histories moving along."""
-    problem = Problem(3, seed=seed)
-    seen = []
-    for number in range(steps):
-        scaled = problem.losses() * (1 + 0.1 * number)
-        seen.append(problem.backward(weighting, torch.stack(scaled.unbind())).clone())
-        for quantity in weighting.observes:
-            if quantity != "losses_after_step":
-                weighting.observe(**{quantity: scaled.detach() / scaled.detach().sum()})
-        with torch.no_grad():
-            for parameter in weighting.parameters():
-                parameter -= 0.01 * parameter.grad
-                parameter.grad = None
-    return torch.stack(seen)
-
-
-@every_rule
-@pytest.mark.parametrize("how", ["load_state_dict", "file", "deepcopy"])
-def test_a_copy_continues_bit_for_bit(name, how):
-    weighting = make(name, 3)
-    run(weighting, 4, seed=0)
-    if how == "load_state_dict":
-        other = make(name, 3)
-        assert (
-            str(other.load_state_dict(weighting.state_dict())) == "<All keys matched successfully>"
-        )
-    elif how == "file":
-        other = saved_and_loaded(weighting, make(name, 3))
-    else:
-        other = copy.deepcopy(weighting)
-    assert torch.equal(other.weights, weighting.weights)
-    state = copy.deepcopy(other.state_dict())
-    ahead = run(weighting, 4, seed=1)
-    assert same_state(state, other.state_dict())  # nothing is shared between the two
-    assert torch.equal(run(other, 4, seed=1), ahead)
-    assert same_state(weighting.state_dict(), other.state_dict())
-
-
-@every_rule
-def test_the_state_dict_is_a_snapshot(name):
-    weighting = make(name, 3)
-    run(weighting, 2, seed=0)
-    memory = weighting.get_extra_state()
-    frozen = copy.deepcopy(memory)
-    weighting.weights.fill_(9)
-    assert same_state(memory, frozen)
-    run(weighting, 2, seed=1)
-    assert same_state(memory, frozen)
-    other = make(name, 3)
-    other.set_extra_state(memory)
-    run(other, 2, seed=2)
-    assert same_state(memory, frozen)
-    for each in (weighting, other):  # not even a change in place shows
-        for value in each.memory.values():
-            if isinstance(value, torch.Tensor):
-                value.fill_(9)
-    assert same_state(memory, frozen)
-
-
-@pytest.mark.parametrize(
-    ("given_name", "given_k", "name", "n_tasks"),
-    [
-        ("equal", 2, "random", 2),
-        ("random", 2, "equal", 2),
-        ("equal", 3, "equal", 2),
-        ("dwa", 2, "dtp", 2),
-    ],
-)
-def test_the_state_of_another_rule_is_refused(given_name, given_k, name, n_tasks):
-    state = make(given_name, given_k).state_dict()
-    message = f"^state_dict: expected that of {name} with n_tasks={n_tasks}, got that of "
-    with pytest.raises(ValueError, match=message + f"{given_name} with n_tasks={given_k}"):
-        make(name, n_tasks).load_state_dict(state)
-
-
-def test_a_weighting_lives_inside_a_module():
-    outer = nn.ModuleDict({"net": nn.Linear(2, 2), "weighting": make_weighting("uncertainty", 2)})
-    assert "weighting.log_vars" in dict(outer.named_parameters())
-    step(outer["weighting"].double(), [1.0, 2.0])
-    other = copy.deepcopy(outer)
-    other.load_state_dict(outer.state_dict())
-    assert torch.equal(other["weighting"].weights, outer["weighting"].weights)
-
-
 # ---- every rule: bad input ----------------------------------------------------------------------
 
 
@@ -446,7 +345,7 @@ def test_bad_shared(weighting, shared, message):
     problem = Problem(2)
     with pytest.raises(ValueError, match=message):
         weighting.backward(problem.losses(), shared=shared(problem))
-    assert problem.untouched() and "weights" not in weighting.memory
+    assert problem.untouched() and weighting.last_weights.isnan().all()
 
 
 def exhausted(problem):
@@ -507,7 +406,7 @@ def test_observe_checks(name):
 def test_observe_takes_numbers_of_any_kind(values):
     weighting = make_weighting("dwa", 2).double()
     weighting.observe(train_losses=values)
-    last = weighting.memory["train_losses"][-1]
+    last = weighting.epochs[:, -1]
     assert last.tolist() == [0.25, 2.0] and not last.requires_grad
 
 
@@ -561,7 +460,7 @@ def test_gradient_rule_names_the_task_with_a_bad_gradient(infinite_slope):
         )
     assert f"task {infinite_slope} is nan" in str(error.value)
     assert f"task {1 - infinite_slope} is" not in str(error.value)
-    assert theta.grad is None and head.grad is None and "weights" not in weighting.memory
+    assert theta.grad is None and head.grad is None and weighting.last_weights.isnan().all()
 
 
 def test_gradient_rule_without_finite_coefficients():

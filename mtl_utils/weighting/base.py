@@ -7,14 +7,13 @@ they combine them.
 
 from __future__ import annotations
 
-import copy
 import inspect
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from mtl_utils import gradients
 from mtl_utils.weighting.checks import (
@@ -24,6 +23,7 @@ from mtl_utils.weighting.checks import (
     check_vector,
     refuse_tasks,
 )
+from mtl_utils.weighting.state import Stateful
 
 # ---- the registry --------------------------------------------------------------------------------
 
@@ -150,12 +150,11 @@ OBSERVABLE = {
 }
 
 
-class Weighting(nn.Module):
+class Weighting(Stateful):
     """Base of every rule.
 
     As a `torch.nn.Module` it has `parameters()` (learned weights, to be handed to the optimiser),
-    `to(device)`, `state_dict()` and `load_state_dict()`. Whatever else must survive a resume lives
-    in `self.memory` (plain values and tensors), which the state dict carries too.
+    `to(device)`, `state_dict()` and `load_state_dict()`; see `Stateful` for what these hold.
 
     Attributes:
         n_tasks: K.
@@ -167,8 +166,8 @@ class Weighting(nn.Module):
         plan: in words, how the last call of `backward` found the gradients.
     """
 
-    name = "weighting"
     card: Card
+    last_weights: Tensor
     needs_shared = False
     needs_nonnegative = False
     observes: tuple[str, ...] = ()
@@ -176,12 +175,10 @@ class Weighting(nn.Module):
     gramian = "exact"
     every = 1
     plan: str | None = None
-    generator: torch.Generator | None = None
 
     def __init__(self, n_tasks: int) -> None:
-        super().__init__()
-        self.n_tasks = check_count("n_tasks", n_tasks)
-        self.memory: dict[str, Any] = {}
+        super().__init__(check_count("n_tasks", n_tasks))
+        self.register_buffer("last_weights", torch.full((n_tasks,), torch.nan))
 
     # ---- what a training loop calls -------------------------------------------------------
 
@@ -215,7 +212,7 @@ class Weighting(nn.Module):
         self._check_losses(losses)
         shared_list = self._check_shared(shared)
         weights = self._backward(losses, shared_list, features).detach()
-        self.memory["weights"] = weights.clone()
+        self.last_weights = weights.to(self.last_weights, copy=True)
         return weights
 
     def observe(self, **quantities: Tensor | Sequence[float]) -> None:
@@ -232,7 +229,7 @@ class Weighting(nn.Module):
             checked[key] = check_vector(key, values, self.n_tasks)
         for key, vector in checked.items():
             if key in self.observes:
-                self._observe(key, vector)
+                self._observe(key, vector.to(self.last_weights))
 
     def use(self, gramian: str = "exact", every: int = 1) -> Weighting:
         """Choose how a rule on gradients finds their Gramian; returns the rule itself.
@@ -254,12 +251,25 @@ class Weighting(nn.Module):
         self.every = check_count("every", every)
         return self
 
+    def prepare(self, shared: Iterable[Tensor]) -> Weighting:
+        """Give every tensor of the state its shape before the first call; returns the rule itself.
+
+        Only needed where a copy of the state is made beforehand and has to fit: loading with
+        `torch.distributed.checkpoint`, an average of the weights begun before the first step. Only
+        `db_mtl` has such a tensor, its average of the gradients, [K, P].
+
+        Args:
+            shared: the shared parameters, as `backward` will be given them.
+        """
+        gradients.check_shared(shared)
+        return self
+
     @property
     def weights(self) -> Tensor:
-        """Weights that the last `backward` returned, [K], detached."""
-        if "weights" not in self.memory:
+        """Weights of the last `backward`, [K], detached, in the number type of the rule."""
+        if bool(self.last_weights.isnan().any()):
             raise RuntimeError("weights: there are none before the first call of backward()")
-        return self.memory["weights"]
+        return self.last_weights.clone()
 
     # ---- what a rule fills in --------------------------------------------------------------
 
@@ -270,27 +280,6 @@ class Weighting(nn.Module):
 
     def _observe(self, key: str, values: Tensor) -> None:
         raise NotImplementedError
-
-    # ---- state -----------------------------------------------------------------------------
-
-    def get_extra_state(self) -> dict[str, Any]:
-        state = {"rule": [self.name, self.n_tasks], **copy.deepcopy(self.memory)}
-        if self.generator is not None:
-            state["generator"] = self.generator.get_state()
-        return state
-
-    def set_extra_state(self, state: dict[str, Any]) -> None:
-        state = copy.deepcopy(state)
-        rule = state.pop("rule", None)
-        if rule != [self.name, self.n_tasks]:
-            given = "no weighting" if rule is None else f"{rule[0]} with n_tasks={rule[1]}"
-            raise ValueError(
-                f"state_dict: expected that of {self.name} with n_tasks={self.n_tasks}, "
-                f"got that of {given}"
-            )
-        if self.generator is not None:
-            self.generator.set_state(state.pop("generator"))
-        self.memory = state
 
     def extra_repr(self) -> str:
         return f"n_tasks={self.n_tasks}"

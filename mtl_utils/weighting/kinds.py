@@ -88,6 +88,14 @@ class GradientWeighting(Weighting):
 
     needs_shared = True
     engine_options: tuple[str, ...] = ("gramian", "every")
+    calls: Tensor
+    kept_alpha: Tensor
+
+    def __init__(self, n_tasks: int) -> None:
+        super().__init__(n_tasks)
+        if "every" in self.engine_options:
+            self.register_buffer("calls", torch.tensor(0))
+            self.register_buffer("kept_alpha", torch.full((n_tasks,), torch.nan))
 
     def coefficients(self, gramian: Tensor) -> Tensor:
         """alpha, [K], from the Gramian of the task gradients, [K, K], entry (k, l) = <g_k, g_l>."""
@@ -102,10 +110,9 @@ class GradientWeighting(Weighting):
     ) -> Tensor:
         assert shared is not None  # needs_shared
         found = gradients.task_gradients(losses, shared, features)
-        calls = self.memory.get("calls", 0)
-        new = calls % self.every == 0 or "alpha" not in self.memory
+        new = self.calls % self.every == 0 or not all_finite(self.kept_alpha)
         if not new:
-            alpha = self.memory["alpha"].to(losses)
+            alpha = self.kept_alpha.to(losses)
         else:
             alpha = self._combine(self._gramian(found, losses), losses)
             reason = f"{self.name} found no finite coefficients"
@@ -113,7 +120,8 @@ class GradientWeighting(Weighting):
         found.fill(alpha)
         self.plan = found.plan + ("" if new else "; coefficients of an earlier call")
         if self.every > 1:
-            self.memory |= {"calls": calls + 1, "alpha": alpha.detach().clone()}
+            self.calls = self.calls + 1
+            self.kept_alpha = alpha.detach().to(self.kept_alpha, copy=True)
         return alpha
 
     def _gramian(self, found: gradients.TaskGradients, losses: Tensor) -> Tensor:

@@ -53,13 +53,16 @@ class AlignedMTL(GramianWeighting):
     ) -> None:
         super().__init__(n_tasks)
         self.scale = check_choice("scale", scale, ("min", "median", "rmse"))
-        if tolerance is None:
-            tolerance = min(0.5, n_tasks * float(np.finfo(np.float32).eps))
-        self.tolerance = check_number("tolerance", tolerance, "[0, 1)")
+        if tolerance is not None:
+            check_number("tolerance", tolerance, "[0, 1)")
+        self.tolerance = tolerance
 
     def rule(self, gramian: Array) -> Array:
         values, vectors = np.linalg.eigh(gramian)
-        keep = values > max(self.tolerance * values[-1], 0.0)
+        tolerance = self.tolerance
+        if tolerance is None:
+            tolerance = len(gramian) * float(np.finfo(np.float32).eps)
+        keep = values > max(tolerance * values[-1], 0.0)
         if not keep.any():  # all gradients are zero
             return np.ones(len(gramian))
         values, vectors = values[keep], vectors[:, keep]

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 import torch
 from torch import Tensor
 
+from mtl_utils import gradients
 from mtl_utils.weighting.base import register
 from mtl_utils.weighting.checks import check_number, refuse_tasks
 from mtl_utils.weighting.kinds import CoordinateWeighting
+from mtl_utils.weighting.state import at_least_single
 
 
 @register(
@@ -49,6 +53,8 @@ class DBMTL(CoordinateWeighting):
     """
 
     needs_nonnegative = True
+    steps: Tensor
+    average: Tensor
 
     def __init__(
         self, n_tasks: int, beta: float = 0.9, sigma: float = 0.0, eps: float = 1e-8
@@ -57,7 +63,19 @@ class DBMTL(CoordinateWeighting):
         self.beta = check_number("beta", beta, "[0, 1)")
         self.sigma = check_number("sigma", sigma, "[0, inf)")
         self.eps = check_number("eps", eps, "[0, inf)")
-        self.memory["steps"] = 0
+        self.register_buffer("steps", torch.zeros(n_tasks, dtype=torch.int64))
+        self.register_buffer("average", torch.zeros(n_tasks, 0))  # [K, P] from the first call on
+
+    def prepare(self, shared: Iterable[Tensor]) -> DBMTL:
+        parameters = gradients.check_shared(shared)
+        size = sum(parameter.numel() for parameter in parameters)
+        self.average = at_least_single(parameters[0].new_zeros(self.n_tasks, size))
+        return self
+
+    def _make_room(self, saved: dict[str, Tensor]) -> None:
+        if "average" in saved:
+            average = saved["average"]
+            self.average = average.new_zeros(average.shape, device=self.average.device)
 
     def _head_weights(self, losses: Tensor) -> Tensor:
         shifted = losses.detach() + self.eps
@@ -66,15 +84,14 @@ class DBMTL(CoordinateWeighting):
 
     def merge(self, jacobian: Tensor, losses: Tensor) -> tuple[Tensor, Tensor]:
         h = jacobian * self._head_weights(losses)[:, None].to(jacobian)
-        steps = self.memory["steps"] + 1
-        share = self.beta / steps**self.sigma
-        h = (1 - share) * h
-        if "average" in self.memory:
-            h = h + share * self.memory["average"].to(h)
-        self.memory["steps"] = steps
+        self.steps = self.steps + 1
+        share = self.beta / self.steps.to(h) ** self.sigma
+        h = (1 - share)[:, None] * h
+        if self.average.shape[1]:
+            h = h + share[:, None] * self.average.to(h)
         if self.beta > 0:
-            self.memory["average"] = h.clone()
+            self.average = h
         norms = h.norm(dim=1)
         factor = norms.max() / torch.where(norms > 0, norms, 1.0)
-        weights = (1 - share) * factor.to(losses) * self._head_weights(losses)
-        return factor @ h, weights
+        weights = (1 - share) * factor
+        return factor @ h, weights.to(losses) * self._head_weights(losses)

@@ -55,6 +55,8 @@ class DynamicTaskPriority(HistoryWeighting):
     """
 
     observes = ("kpis",)
+    gamma: Tensor
+    mean: Tensor
 
     def __init__(
         self,
@@ -64,26 +66,27 @@ class DynamicTaskPriority(HistoryWeighting):
         kpi_min: float = 0.01,
     ) -> None:
         super().__init__(n_tasks)
-        exponents = list(gamma) if isinstance(gamma, (Sequence, Tensor)) else [gamma] * n_tasks
-        check_vector("gamma", exponents, n_tasks)
-        self.gamma = tuple(check_number("gamma", float(g), "[0, inf)") for g in exponents)
+        each = gamma if isinstance(gamma, (Sequence, Tensor)) else [gamma] * n_tasks
+        exponents = check_vector("gamma", each, n_tasks).clone()
+        refuse_tasks("gamma", exponents, exponents < 0, "expected exponents of at least 0")
+        self.register_buffer("gamma", exponents, persistent=False)
         self.momentum = check_number("momentum", momentum, "[0, 1)")
         self.kpi_min = check_number("kpi_min", kpi_min, "(0, 1)")
+        self.register_buffer("mean", torch.full((n_tasks,), torch.nan))  # of the KPIs
 
     def _observe(self, key: str, values: Tensor) -> None:
         refuse_tasks(key, values, (values < 0) | (values > 1), "dtp needs values in [0, 1]")
-        mean = self.memory.get("mean_kpis", values).to(values)
-        self.memory["mean_kpis"] = torch.lerp(mean, values, 1 - self.momentum)
+        mean = torch.where(self.mean.isnan(), values, self.mean)
+        self.mean = torch.lerp(mean, values, 1 - self.momentum)
 
     def weights_now(self) -> Tensor:
-        if "mean_kpis" not in self.memory:
+        if bool(self.mean.isnan().any()):
             raise RuntimeError(
                 "kpis: dtp has observed none; call weighting.observe(kpis=[...]) with K values in "
                 "[0, 1] before the first backward()"
             )
-        kpi = self.memory["mean_kpis"].clamp(self.kpi_min, 1)
-        gamma = torch.tensor(self.gamma, dtype=kpi.dtype, device=kpi.device)
-        return (1 - kpi) ** gamma * kpi.log().abs()
+        kpi = self.mean.clamp(self.kpi_min, 1)
+        return (1 - kpi) ** self.gamma * kpi.log().abs()
 
     def extra_repr(self) -> str:
-        return f"n_tasks={self.n_tasks}, gamma={self.gamma}, momentum={self.momentum:g}"
+        return f"n_tasks={self.n_tasks}, gamma={self.gamma.tolist()}, momentum={self.momentum:g}"

@@ -53,22 +53,19 @@ class DynamicWeightAverage(HistoryWeighting):
     """
 
     observes = ("train_losses",)
+    epochs: Tensor
 
     def __init__(self, n_tasks: int, temperature: float = 2.0) -> None:
         super().__init__(n_tasks)
         self.temperature = check_number("temperature", temperature, "(0, inf]")
-        self.memory["train_losses"] = torch.empty(0, n_tasks)  # of the last two epochs at most
+        self.register_buffer("epochs", torch.full((n_tasks, 2), torch.nan))  # the last two
 
     def _observe(self, key: str, values: Tensor) -> None:
         refuse_tasks(key, values, values < 0, "dwa needs losses of at least 0")
-        epochs = torch.cat([self.memory["train_losses"].to(values), values[None]])
-        self.memory["train_losses"] = epochs[-2:].clone()
+        self.epochs = torch.stack([self.epochs[:, 1], values], 1)
 
     def weights_now(self) -> Tensor:
-        epochs = self.memory["train_losses"]
-        if len(epochs) < 2:
-            return torch.ones(self.n_tasks)
-        ratio = epochs[1] / epochs[0]
+        ratio = self.epochs[:, 1] / self.epochs[:, 0]
         ratio = torch.where(torch.isfinite(ratio), ratio, 1.0)
         # softmax is the same after a shift; this one keeps ratio / temperature from overflowing
         return self.n_tasks * torch.softmax((ratio - ratio.max()) / self.temperature, 0)

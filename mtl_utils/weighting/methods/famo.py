@@ -65,6 +65,11 @@ class Famo(LossWeighting):
 
     observes = ("losses_after_step",)
     lower: Tensor
+    logits: Tensor
+    first_moment: Tensor
+    second_moment: Tensor
+    updates: Tensor
+    log_gaps: Tensor
 
     def __init__(
         self,
@@ -79,18 +84,16 @@ class Famo(LossWeighting):
         self.gamma = check_number("gamma", gamma, "[0, inf)")
         self.eps = check_number("eps", eps, "[0, inf)")
         lower = torch.zeros(n_tasks) if lower is None else check_vector("lower", lower, n_tasks)
-        self.register_buffer("lower", lower.clone())
-        self.memory |= {
-            "logits": torch.zeros(n_tasks),
-            "first_moment": torch.zeros(n_tasks),
-            "second_moment": torch.zeros(n_tasks),
-            "updates": 0,
-        }
+        self.register_buffer("lower", lower.clone(), persistent=False)
+        for name in ("logits", "first_moment", "second_moment"):
+            self.register_buffer(name, torch.zeros(n_tasks))
+        self.register_buffer("updates", torch.zeros(n_tasks, dtype=torch.int64))
+        self.register_buffer("log_gaps", torch.full((n_tasks,), torch.nan))  # log D of the step
 
     @property
     def z(self) -> Tensor:
         """Share of each task in the rate of descent, [K], sums to 1: softmax of the logits."""
-        return torch.softmax(self.memory["logits"], 0)
+        return torch.softmax(self.logits, 0)
 
     def objective(self, losses: Tensor) -> Tensor:
         z = self.z.to(losses)
@@ -99,30 +102,30 @@ class Famo(LossWeighting):
         return c * (z * log_gaps).sum()
 
     def _backward(self, losses, shared, features) -> Tensor:
-        if "log_gaps" in self.memory:
+        if not bool(self.log_gaps.isnan().all()):
             raise RuntimeError(
                 "losses_after_step: famo has not observed those of the last step; call "
                 "weighting.observe(losses_after_step=[...]) after each optimizer.step()"
             )
         weights = super()._backward(losses, shared, features)
-        self.memory["log_gaps"] = self._log_gaps("losses", losses.detach())
+        self.log_gaps = self._log_gaps("losses", losses.detach()).to(self.log_gaps)
         return weights
 
     def _observe(self, key: str, values: Tensor) -> None:
-        if "log_gaps" not in self.memory:
+        if bool(self.log_gaps.isnan().any()):
             raise RuntimeError(
                 f"{key}: famo has no step to compare them with; call backward() first, and observe "
                 "once a step"
             )
-        delta = self.memory["log_gaps"].to(values) - self._log_gaps(key, values)
-        del self.memory["log_gaps"]
-        z, logits = self.z.to(values), self.memory["logits"].to(values)
-        gradient = z * (delta - (z * delta).sum()) + self.gamma * logits
-        first, second = (self.memory[m].to(values) for m in ("first_moment", "second_moment"))
-        updates = self.memory["updates"] + 1
-        change, first, second = adam(gradient, first, second, updates)
-        self.memory |= {"first_moment": first, "second_moment": second, "updates": updates}
-        self.memory["logits"] = logits - self.lr * change
+        delta = self.log_gaps - self._log_gaps(key, values)
+        z = self.z
+        gradient = z * (delta - (z * delta).sum()) + self.gamma * self.logits
+        self.updates = self.updates + 1
+        change, self.first_moment, self.second_moment = adam(
+            gradient, self.first_moment, self.second_moment, self.updates
+        )
+        self.logits = self.logits - self.lr * change
+        self.log_gaps = torch.full_like(self.log_gaps, torch.nan)
 
     def _log_gaps(self, key: str, losses: Tensor) -> Tensor:
         gaps = losses - self.lower.to(losses) + self.eps

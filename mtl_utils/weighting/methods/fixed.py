@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 from torch import Tensor
 
@@ -44,7 +45,12 @@ class Fixed(ConstantWeighting):
 
     def __init__(self, n_tasks: int, weights: Sequence[float] | Tensor) -> None:
         super().__init__(n_tasks)
-        self.register_buffer("constant", check_weights("weights", weights, n_tasks))
+        constant = check_weights("weights", weights, n_tasks)
+        self.register_buffer("constant", constant, persistent=False)
+
+    @property
+    def options(self) -> dict[str, Any]:
+        return {"weights": self.constant}  # `weights` are those of the last step
 
     def weights_now(self) -> Tensor:
         return self.constant

@@ -67,6 +67,11 @@ class GradNorm(GradientWeighting):
 
     needs_nonnegative = True
     engine_options: tuple[str, ...] = ()
+    w: Tensor
+    start: Tensor
+    first: Tensor
+    second: Tensor
+    steps: Tensor
 
     def __init__(
         self, n_tasks: int, alpha: float = 1.5, lr: float = 0.025, floor: float = 1e-4
@@ -75,39 +80,44 @@ class GradNorm(GradientWeighting):
         self.alpha = check_number("alpha", alpha, "[0, inf)")
         self.lr = check_number("lr", lr, "(0, inf)")
         self.floor = check_number("floor", floor, "(0, 1)")
-        zeros = torch.zeros(n_tasks, dtype=torch.float64)
-        self.memory |= {"w": zeros + 1.0, "steps": 0, "first": zeros.clone(), "second": zeros}
+        self.register_buffer("w", torch.ones(n_tasks))
+        self.register_buffer("start", torch.full((n_tasks,), torch.nan))  # L(0)
+        self.register_buffer("first", torch.zeros(n_tasks))
+        self.register_buffer("second", torch.zeros(n_tasks))
+        self.register_buffer("steps", torch.zeros(n_tasks, dtype=torch.int64))
 
     def _backward(
         self, losses: Tensor, shared: list[Tensor] | None, features: Sequence[Tensor] | None
     ) -> Tensor:
         assert shared is not None  # needs_shared
-        memory = self.memory
-        values = losses.detach().double().cpu()
-        if "start" not in memory:
-            reason = "gradnorm divides by the losses of the first call; expected them above 0"
-            refuse_tasks("losses", values, values <= 0, reason)
-        w = memory["w"].clone()
+        values = losses.detach().to(self.w)
+        first = self.start.isnan()
+        reason = "gradnorm divides by the losses of the first call; expected them above 0"
+        refuse_tasks("losses", values, first & (values <= 0), reason)
+        w = self.weights_now()
         found = gradients.task_gradients(losses, shared, features, head_weights=w)
-        norms = found.gramian(last_layer=True).diagonal().clamp_min(0).sqrt().double().cpu()
+        norms = found.gramian(last_layer=True).diagonal().clamp_min(0).sqrt().to(w)
         reason = "the gradient in the last shared layer is not finite (norm shown)"
         refuse_tasks("losses", norms, ~torch.isfinite(norms), reason)
         found.fill(w)
         self.plan = found.plan
-        memory.setdefault("start", values)
+        self.start = torch.where(first, values, self.start)
         if self.n_tasks > 1:
             self._learn(values, norms)
         return w.to(losses)
 
+    def weights_now(self) -> Tensor:
+        """Weights of the next step, [K], sum K."""
+        return self.n_tasks * self.w / self.w.sum()
+
     def _learn(self, losses: Tensor, norms: Tensor) -> None:
         """One step on the weights."""
-        memory = self.memory
-        memory["steps"] += 1
-        change, memory["first"], memory["second"] = adam(
-            self.slope(losses, norms), memory["first"], memory["second"], memory["steps"]
+        self.steps = self.steps + 1
+        change, self.first, self.second = adam(
+            self.slope(losses, norms), self.first, self.second, self.steps
         )
-        w = (memory["w"] - self.lr * change).clamp_min(self.floor)
-        memory["w"] = self.n_tasks * w / w.sum()
+        w = (self.weights_now() - self.lr * change).clamp_min(self.floor)
+        self.w = self.w.sum() * w / w.sum()  # keeps the share that these tasks have together
 
     def slope(self, losses: Tensor, norms: Tensor) -> Tensor:
         """Derivative of the objective of the weights, [K].
@@ -116,14 +126,14 @@ class GradNorm(GradientWeighting):
             losses: [K].
             norms: of the unweighted gradients in the last shared layer, [K].
         """
-        weighted = self.memory["w"] * norms
-        progress = losses / self.memory["start"]
+        weighted = self.weights_now() * norms
+        progress = losses / self.start
         rate = progress / progress.mean() if progress.mean() > 0 else torch.ones_like(progress)
         return torch.sign(weighted - weighted.mean() * rate**self.alpha) * norms
 
     def coefficients(self, gramian: Tensor) -> Tensor:
         """The present weights, [K]: they do not follow from one Gramian."""
-        return self.memory["w"].to(gramian)
+        return self.weights_now().to(gramian)
 
     def extra_repr(self) -> str:
         return f"n_tasks={self.n_tasks}, alpha={self.alpha:g}, lr={self.lr:g}"

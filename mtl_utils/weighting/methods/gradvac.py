@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from mtl_utils import solvers
 from mtl_utils.solvers import Array
@@ -48,6 +49,8 @@ class GradVac(GramianWeighting):
     Source: Wang, Tsvetkov, Firat, Cao, ICLR 2021, arXiv 2010.05874, equation 3 and algorithm 1.
     """
 
+    average: Tensor
+
     def __init__(
         self,
         n_tasks: int,
@@ -57,14 +60,14 @@ class GradVac(GramianWeighting):
         super().__init__(n_tasks)
         self.decay = check_number("decay", decay, "[0, 1]")
         self.generator = check_generator(generator)
-        self.memory["average"] = torch.zeros(n_tasks, n_tasks, dtype=torch.float64)
+        self.register_buffer("average", torch.zeros(n_tasks, n_tasks))
 
     def rule(self, gramian: Array) -> Array:
         assert self.generator is not None
         norms, cosine = solvers.cosines(gramian)
         n_tasks = len(gramian)
         h, tasks = np.eye(n_tasks), np.arange(n_tasks)
-        average = self.memory["average"].numpy().copy()
+        average = self.average.cpu().double().numpy().copy()
         for j in pcgrad.orders(n_tasks, self.generator).T:
             length = np.sqrt(np.maximum(((h @ cosine) * h).sum(1), 0.0))
             product = (h * cosine[j]).sum(1)
@@ -75,5 +78,5 @@ class GradVac(GramianWeighting):
             below = (phi < target) & (norms > 0) & (norms[j] > 0)
             h[tasks, j] += np.where(below, add, 0.0)
             average[tasks, j] = (1 - self.decay) * target + self.decay * phi
-        self.memory["average"] = torch.as_tensor(average)
+        self.average = torch.as_tensor(average).to(self.average)
         return norms @ h / np.where(norms > 0, norms, 1.0) + (norms == 0)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 
@@ -56,47 +58,50 @@ class LossTrend(HistoryWeighting):
     """
 
     observes = ("val_losses",)
+    steps: Tensor
+    observed: Tensor
+    total: Tensor
+    previous: Tensor
+    change: Tensor
 
     def __init__(self, n_tasks: int, window: int = 200) -> None:
         super().__init__(n_tasks)
         self.window = check_count("window", window)
-        self.memory |= {
-            "steps": 0,  # calls of backward
-            "observed": 0,  # calls of observe
-            "sum": torch.zeros(n_tasks),  # of the losses of the unfinished window
-            "trend_weights": torch.ones(n_tasks),
-        }
+        self.register_buffer("steps", torch.zeros(n_tasks, dtype=torch.int64))  # of backward
+        self.register_buffer("observed", torch.zeros(n_tasks, dtype=torch.int64))
+        self.register_buffer("total", torch.zeros(n_tasks))  # of the unfinished window
+        self.register_buffer("previous", torch.full((n_tasks,), torch.nan))  # p of the next change
+        self.register_buffer("change", torch.full((n_tasks,), torch.nan))  # |c - p|
 
     def _observe(self, key: str, values: Tensor) -> None:
-        self.memory["observed"] += 1
-        self.memory["sum"] = self.memory["sum"].to(values) + values
-        if self.memory["observed"] % self.window:
-            return
-        current = self.memory["sum"] / self.window
-        if "previous" in self.memory:
-            self.memory["trend_weights"] = self._trend_weights(current, self.memory["previous"])
-        self.memory["previous"] = current
-        self.memory["sum"] = torch.zeros_like(current)
-
-    def _trend_weights(self, current: Tensor, previous: Tensor) -> Tensor:
-        change = (current - previous.to(current)).abs()
-        largest = change.max()
-        if largest == 0:
-            return torch.ones_like(change)
-        change = change / largest  # keeps the mean from over- and underflowing
-        return change / change.mean()
+        self.observed, self.total = self.observed + 1, self.total + values
+        ended = self.observed % self.window == 0
+        current = self.total / self.window
+        second = ended & ~self.previous.isnan()
+        self.change = torch.where(second, (current - self.previous).abs(), self.change)
+        self.previous = torch.where(ended, current, self.previous)
+        self.total = torch.where(ended, 0.0, self.total)
 
     def weights_now(self) -> Tensor:
-        if self.memory["observed"] == 0 and self.memory["steps"] >= 2 * self.window:
+        overdue = (self.observed == 0) & (self.steps >= 2 * self.window)
+        if bool(overdue.any()):
             raise RuntimeError(
-                f"val_losses: loss_trend has observed none in {self.memory['steps']} steps; call "
+                f"val_losses: loss_trend has observed none in {int(self.steps.max())} steps; call "
                 "weighting.observe(val_losses=[...]) once an iteration"
             )
-        return self.memory["trend_weights"]
+        known = ~self.change.isnan()
+        weights = torch.ones_like(self.change)
+        largest = self.change[known].max() if bool(known.any()) else 0.0
+        if largest > 0:
+            change = self.change[known] / largest  # keeps the mean from over- and underflowing
+            weights[known] = change / change.mean()
+        return weights
 
-    def _backward(self, losses, shared, features) -> Tensor:
+    def _backward(
+        self, losses: Tensor, shared: list[Tensor] | None, features: Sequence[Tensor] | None
+    ) -> Tensor:
         weights = super()._backward(losses, shared, features)
-        self.memory["steps"] += 1
+        self.steps = self.steps + 1
         return weights
 
     def extra_repr(self) -> str:

@@ -58,6 +58,8 @@ class ParetoMTL(GramianWeighting):
     """
 
     needs_nonnegative = True
+    preferences: Tensor
+    inside: Tensor
 
     def __init__(self, n_tasks: int, preferences: Any, index: int) -> None:
         super().__init__(n_tasks)
@@ -74,9 +76,10 @@ class ParetoMTL(GramianWeighting):
             raise ValueError(
                 f"index: expected a row of preferences, 0 to {len(u) - 1}, got {index!r}"
             )
-        self.preferences, self.index = u / length, index
-        self.differences = np.delete(self.preferences, index, 0) - self.preferences[index]
-        self.memory["inside"] = False
+        self.index = index
+        unit = torch.as_tensor(u / length).to(torch.get_default_dtype())
+        self.register_buffer("preferences", unit, persistent=False)
+        self.register_buffer("inside", torch.tensor(False))  # whether the cone was reached
 
     def _combine(self, gramian: Tensor, losses: Tensor) -> Tensor:
         array = solvers.check_gramian(gramian.detach().cpu().double().numpy())
@@ -85,9 +88,12 @@ class ParetoMTL(GramianWeighting):
 
     def towards(self, gramian: Array, losses: Array) -> Array:
         """alpha, [K], from a Gramian [K, K] and losses [K]; remembers if the cone was reached."""
-        active = self.differences[self.differences @ losses > 0]
-        self.memory["inside"] = bool(self.memory["inside"] or not len(active))
-        rows = np.vstack([np.eye(self.n_tasks), active]) if self.memory["inside"] else active
+        u = self.preferences.cpu().double().numpy()
+        u = u / np.linalg.norm(u, axis=1, keepdims=True)
+        constraints = np.delete(u, self.index, 0) - u[self.index]
+        active = constraints[constraints @ losses > 0]
+        self.inside = self.inside | (len(active) == 0)
+        rows = np.vstack([np.eye(self.n_tasks), active]) if self.inside else active
         product = rows @ gramian @ rows.T
         return solvers.min_norm_point(0.5 * (product + product.T)) @ rows
 

@@ -66,6 +66,8 @@ class SmoothTchebycheff(LossWeighting):
 
     preference: Tensor
     ideal: Tensor
+    epochs: Tensor
+    nadir: Tensor
 
     def __init__(
         self,
@@ -84,28 +86,28 @@ class SmoothTchebycheff(LossWeighting):
             if ideal is not None:
                 raise ValueError("ideal: the log form (warm_up given) has none; leave one out")
             self.observes = ("train_losses",)
-            self.memory["epochs"] = 0
         self.warm_up = warm_up
         ideal = torch.zeros(n_tasks) if ideal is None else check_vector("ideal", ideal, n_tasks)
-        self.register_buffer("preference", preference)
-        self.register_buffer("ideal", ideal.clone())
+        self.register_buffer("preference", preference, persistent=False)
+        self.register_buffer("ideal", ideal.clone(), persistent=False)
+        self.register_buffer("epochs", torch.zeros(n_tasks, dtype=torch.int64))  # of the warm-up
+        self.register_buffer("nadir", torch.full((n_tasks,), torch.nan))
 
     def _observe(self, key: str, values: Tensor) -> None:
-        if "nadir" in self.memory:
-            return
-        refuse_tasks(key, values, values <= 0, "stch with warm_up needs losses above 0")
-        self.memory["epochs"] += 1
-        if self.memory["epochs"] == self.warm_up:
-            self.memory["nadir"] = values.clone()
+        warming = self.nadir.isnan()
+        bad = warming & (values <= 0)
+        refuse_tasks(key, values, bad, "stch with warm_up needs losses above 0")
+        self.epochs = self.epochs + warming
+        self.nadir = torch.where(warming & (self.epochs == self.warm_up), values, self.nadir)
 
     def objective(self, losses: Tensor) -> Tensor:
         if self.warm_up is None:
             gap = losses - self.ideal.to(losses)
         else:
             gap = log_of("losses", losses, "stch with warm_up")
-            if "nadir" not in self.memory:
+            if bool(self.nadir.isnan().any()):
                 return gap.sum()
-            gap = gap - torch.log(self.memory["nadir"].to(losses))
+            gap = gap - torch.log(self.nadir.to(losses))
         terms = self.preference.to(losses) * gap / self.mu
         return self.n_tasks * self.mu * torch.logsumexp(terms, 0)
 
