@@ -29,6 +29,9 @@ class Accumulated:
 
     Attributes:
         calls: how many micro-batches came.
+        counts: in how many of them each task was present, [K].
+        head_weights: [K], of the losses in the gradients of all other parameters.
+        share: [K], a further factor of all gradients.
         losses: their mean for each task that was present in any, [K].
     """
 
@@ -37,6 +40,7 @@ class Accumulated:
     ) -> None:
         self.shared, self.n_tasks, self.scale, self.reduce = shared, n_tasks, scale, reduce
         self.head_weights: Sequence[float] = [1.0] * n_tasks
+        self.share: Sequence[float] = [1.0] * n_tasks
         self.calls = 0
         self.counts = [0] * n_tasks
         self._sums = torch.zeros(n_tasks, dtype=torch.float64)
@@ -82,7 +86,7 @@ class Accumulated:
     def losses(self) -> Tensor:
         """Mean loss of each task over the micro-batches where it was present, [K]."""
         counts = torch.tensor(self.counts, dtype=torch.float64)
-        return self._sums / counts
+        return self._sums / counts.clamp_min(1)
 
     def _of(self, parameters: Sequence[Tensor]) -> Rows:
         """Mean gradients over the micro-batches (and processes)."""
@@ -98,7 +102,7 @@ class Accumulated:
 
     def _of_shared(self, parameters: Sequence[Tensor]) -> Rows:
         rows = self._of(parameters)
-        return rows if self.reduce is None else rows.changed(self.reduce)
+        return rows.changed(self.reduce) if self.reduce is not None and parameters else rows
 
     # ---- what a rule asks for ----------------------------------------------------------------
 
