@@ -20,8 +20,6 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Patch, Rectangle
 from matplotlib.text import Annotation
 
-from mtl_utils.showing import number_text
-
 POINTS = 5  # shown of each artist
 
 
@@ -105,11 +103,22 @@ def _picked(n: int) -> list[int]:
 
 
 def _numbers(values: np.ndarray) -> str:
-    """Some of the points, or of the values, to three digits."""
-    chosen = [np.atleast_1d(values[k]) for k in _picked(len(values))]
-    texts = [", ".join(map(_number, point)) for point in chosen]
-    return " ".join(f"({t})" for t in texts) if values.ndim > 1 else " ".join(texts)
+    """Some of the points, or of the values, to a thousandth of what they span."""
+    columns = values.reshape(len(values), -1).T
+    texts = [[_number(v, _decimals(column)) for v in column] for column in columns]
+    points = [", ".join(texts[c][k] for c in range(len(columns))) for k in _picked(len(values))]
+    return " ".join(f"({point})" for point in points) if values.ndim > 1 else " ".join(points)
 
 
-def _number(value: float) -> str:
-    return str(int(value)) if float(value).is_integer() else number_text(value)
+def _decimals(column: np.ndarray) -> int:
+    """Decimals that resolve a thousandth of a column's span, but no more than six digits."""
+    finite = column[np.isfinite(column)]
+    if not len(finite) or not finite.any():
+        return 1
+    largest = np.floor(np.log10(np.abs(finite).max()))
+    span = np.floor(np.log10(np.ptp(finite))) if np.ptp(finite) > 0 else largest
+    return max(int(min(3 - span, 5 - largest)), 1)
+
+
+def _number(value: float, decimals: int) -> str:
+    return str(int(value)) if float(value).is_integer() else f"{value:.{decimals}f}"

@@ -10,24 +10,8 @@ import atexit
 import os
 import shutil
 import tempfile
-from pathlib import Path
 
-
-def home_is_writable() -> bool:
-    """Whether programs can keep their settings in the user's home folder."""
-    try:
-        home = Path.home()
-    except RuntimeError:  # there is none
-        return False
-    return home.is_dir() and os.access(home, os.W_OK)
-
-
-def temporary_folder(name: str) -> str:
-    """A folder that is removed when the program ends."""
-    folder = tempfile.mkdtemp(prefix=f"{name}-")
-    atexit.register(shutil.rmtree, folder, ignore_errors=True)
-    return folder
-
-
-if "MPLCONFIGDIR" not in os.environ and not home_is_writable():
-    os.environ["MPLCONFIGDIR"] = temporary_folder("matplotlib")
+_home = os.path.expanduser("~")  # "~" itself if there is none
+if "MPLCONFIGDIR" not in os.environ and not (os.path.isdir(_home) and os.access(_home, os.W_OK)):
+    os.environ["MPLCONFIGDIR"] = tempfile.mkdtemp(prefix="matplotlib-")
+    atexit.register(shutil.rmtree, os.environ["MPLCONFIGDIR"], ignore_errors=True)

@@ -251,11 +251,11 @@ def test_the_text_of_a_figure_knows_every_kind_of_artist():
     assert lines[0] == "all"
     for wanted in (
         "dots #ff0000 #0000ff #00ff00: (0, 2) (1, 1) (2, 0)",
-        "#ff0000: (-0.400, 0) (0.400, 0.500)",
-        "image: 0 0.143 0.286 0.429",
+        "#ff0000: (-0.4000, 0) (0.4000, 0.5000)",
+        "image: 0 0.1429 0.2857 0.4286",
         "arrow here: (0, 0) (1, 2)",
         "text: word",
-        "#000000: (1, 1.50) (1, 2.50)",
+        "#000000: (1, 1.500) (1, 2.500)",
     ):
         assert wanted in lines, lines
     assert any(re.match(r"#000000: \(0, 0.250\)|#000000: \(0, 2\)", line) for line in lines)
