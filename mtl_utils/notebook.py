@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.metadata
 import os
+from collections import Counter
 from collections.abc import Iterable, Iterator
 from typing import Any
 
@@ -13,7 +14,7 @@ from tqdm.auto import tqdm
 
 from mtl_utils import plots
 from mtl_utils.claims import as_array, checks, claim
-from mtl_utils.exercises import find
+from mtl_utils.exercises import OTHER_FORM, WRONG, find
 from mtl_utils.intervals import interval, interval_text
 from mtl_utils.showing import show
 
@@ -104,15 +105,27 @@ def progress(iterable: Iterable, desc: str = "", total: int | None = None) -> It
     return tqdm(iterable, desc=desc, total=total, leave=False)
 
 
+_wrong: Counter[str] = Counter()  # answers to each exercise, since the kernel was started
+
+
 def check(exercise: str, answer: Any) -> None:
-    """Say whether the answer to an exercise is right, or give a hint.
+    """Say whether the answer to an exercise is right; if not, give a hint, then the formula.
+
+    Prints a line that begins with ✓ (right), ≈ (right, but rounded too much), ✗ (wrong), or … (not
+    answered, or not in the form that is asked for).
 
     Args:
         exercise: its number, such as "04.2".
-        answer: a number, an array, a string, or a function, as the exercise asks.
+        answer: a number, an array, a string, or a function, as the exercise asks; `...` if you have
+            not answered yet.
+
+    Raises:
+        ValueError: there is no such exercise.
     """
     if answer is Ellipsis:
-        print(f"… {exercise}: put your answer in place of the dots")
-        return
-    right, message = find(exercise).judge(answer)
-    print(f"{'✓' if right else '✗'} {exercise}: {message}")
+        find(exercise)
+        mark, message = OTHER_FORM, "put your answer in place of the dots"
+    else:
+        mark, message = find(exercise).judge(answer, _wrong[exercise] + 1)
+    _wrong[exercise] += mark == WRONG
+    print(f"{mark} {exercise}: {message}")
