@@ -122,9 +122,8 @@ def stream(n_rows: int, count: int, seed: int, passes: bool) -> Tensor:
 class FallingOnly(LossTrend):
     """Loss trend in which only a falling loss counts."""
 
-    def _trend_weights(self, current: Tensor, previous: Tensor) -> Tensor:
-        fall = (previous.to(current) - current).clamp(min=0)
-        return torch.ones_like(fall) if fall.max() == 0 else fall / fall.mean()
+    def moved(self, current: Tensor, previous: Tensor) -> Tensor:
+        return (previous - current).clamp(min=0)
 
 
 class FromPackage:

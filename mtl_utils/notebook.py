@@ -3,18 +3,35 @@
 from __future__ import annotations
 
 import importlib.metadata
-import math
 import os
+from collections import Counter
 from collections.abc import Iterable, Iterator
 from typing import Any
 
-import numpy as np
 import torch
 from packaging.requirements import Requirement
 from tqdm.auto import tqdm
 
 from mtl_utils import plots
-from mtl_utils.exercises import find
+from mtl_utils.claims import as_array, checks, claim
+from mtl_utils.exercises import OTHER_FORM, WRONG, find
+from mtl_utils.intervals import interval, interval_text
+from mtl_utils.showing import show
+
+__all__ = [
+    "as_array",
+    "check",
+    "check_environment",
+    "checks",
+    "claim",
+    "device",
+    "interval",
+    "interval_text",
+    "needs_cuda",
+    "progress",
+    "setup",
+    "show",
+]
 
 
 def setup(seed: int = 0, dtype: torch.dtype = torch.float64) -> torch.Generator:
@@ -88,89 +105,27 @@ def progress(iterable: Iterable, desc: str = "", total: int | None = None) -> It
     return tqdm(iterable, desc=desc, total=total, leave=False)
 
 
-def claim(text: str, got: Any, want: Any = True, rtol: float = 1e-9, atol: float = 0.0) -> None:
-    """Assert what the text claims, and print one line that says so.
-
-    Args:
-        text: the claim, in words.
-        got: what was computed: a bool, number, string, or array of any kind.
-        want: what it should be; left out, `got` has to be true.
-        rtol, atol: allowed difference |got - want| <= atol + rtol * |want|, in every entry.
-
-    Raises:
-        AssertionError: the claim does not hold; the message shows both sides.
-    """
-    exact = isinstance(want, bool | str) or want is None
-    if exact:
-        if getattr(got, "ndim", None) == 0:  # a NumPy or torch scalar
-            got = got.item()
-        if getattr(got, "ndim", 0) > 0:
-            raise TypeError(
-                f"claim {text!r}: expected one value, got an array; use .all() or .any()"
-            )
-        if got != want:
-            raise AssertionError(f"{text}: got {got!r}, expected {want!r}")
-        print(f"✓ {text}")
-        return
-    left, right = as_array(got), as_array(want)
-    if left.shape != right.shape and right.ndim > 0:
-        raise AssertionError(f"{text}: shapes {left.shape} and {right.shape} differ")
-    if left.size == 0:
-        raise AssertionError(f"{text}: there is nothing to compare, shape {left.shape}")
-    close = np.isclose(left, right, rtol=rtol, atol=atol)
-    if not close.all():
-        difference = np.max(np.abs(left - right))
-        raise AssertionError(
-            f"{text}: got {got}, expected {want} (largest difference {difference:.3g}, "
-            f"rtol {rtol:g}, atol {atol:g})"
-        )
-    approximate = rtol > 1e-6 or atol > 1e-6
-    if approximate and left.ndim == 0 and right.ndim == 0 and abs(left) > atol:
-        print(f"✓ {text}: {float(left):.4g} against {float(right):.4g}")
-    else:
-        print(f"✓ {text}")
-
-
-def as_array(value: Any) -> np.ndarray:
-    """Numbers of any kind (tensor, sympy, list of tensors, ...) as a NumPy array."""
-    if isinstance(value, torch.Tensor):
-        return value.detach().cpu().double().numpy()
-    if isinstance(value, list | tuple):
-        return np.array([as_array(v) for v in value], dtype=float)
-    return np.asarray(value, dtype=float)
+_wrong: Counter[str] = Counter()  # answers to each exercise, since the kernel was started
 
 
 def check(exercise: str, answer: Any) -> None:
-    """Say whether the answer to an exercise is right, or give a hint.
+    """Say whether the answer to an exercise is right; if not, give a hint, then the formula.
+
+    Prints a line that begins with ✓ (right), ≈ (right, but rounded too much), ✗ (wrong), or … (not
+    answered, or not in the form that is asked for).
 
     Args:
         exercise: its number, such as "04.2".
-        answer: a number, an array, a string, or a function, as the exercise asks.
+        answer: a number, an array, a string, or a function, as the exercise asks; `...` if you have
+            not answered yet.
+
+    Raises:
+        ValueError: there is no such exercise.
     """
     if answer is Ellipsis:
-        print(f"… {exercise}: put your answer in place of the dots")
-        return
-    right, message = find(exercise).judge(answer)
-    print(f"{'✓' if right else '✗'} {exercise}: {message}")
-
-
-def interval(values: Iterable[float], level: float = 0.95) -> tuple[float, float, float]:
-    """Mean and its confidence interval from Student's t, for results over seeds.
-
-    Args:
-        values: at least two numbers, e.g. one for each seed.
-        level: coverage, in (0, 1).
-
-    Returns:
-        mean, lower end, upper end.
-    """
-    from scipy import stats
-
-    values = np.asarray(list(values), dtype=float)
-    if values.ndim != 1 or len(values) < 2:
-        raise ValueError(f"values: expected at least two numbers, got shape {values.shape}")
-    if not 0 < level < 1:
-        raise ValueError(f"level: expected a number in (0, 1), got {level!r}")
-    half = stats.t.ppf(0.5 + level / 2, len(values) - 1) * values.std(ddof=1)
-    half /= math.sqrt(len(values))
-    return values.mean(), values.mean() - half, values.mean() + half
+        find(exercise)
+        mark, message = OTHER_FORM, "put your answer in place of the dots"
+    else:
+        mark, message = find(exercise).judge(answer, _wrong[exercise] + 1)
+    _wrong[exercise] += mark == WRONG
+    print(f"{mark} {exercise}: {message}")

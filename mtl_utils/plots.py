@@ -6,6 +6,9 @@ import textwrap
 from collections.abc import Sequence
 from typing import Any
 
+from mtl_utils import home  # noqa: F401  has to come before matplotlib
+
+# isort: split
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd

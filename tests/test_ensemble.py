@@ -101,13 +101,6 @@ def test_bad_input_is_refused():
         train_many(make, losses, data, [0], 1, 10, sgd, record=["sigma"])
 
 
-def test_rules_that_remember_are_refused():
-    data = two_regressions(n=30).train
-    for name in ("famo", "random"):
-        with pytest.raises(ValueError, match=f"make: the weighting '{name}' remembers or draws"):
-            train_many(lambda name=name: make(name), losses, data, [0], 1, 10, sgd)
-
-
 def kpis_and_losses(model, x, *targets):
     """What dtp and loss_trend want to see."""
     errors = [(o - y).abs() for o, y in zip(model(x), targets, strict=True)]

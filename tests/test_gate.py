@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import base64
 import io
+import json
 import os
 import re
 import subprocess
@@ -26,9 +27,10 @@ from nbformat import NotebookNode, v4
 from PIL import Image
 
 from tests.gate.figures import figure_difference
-from tests.gate.numbers import data_difference, numbers_agree, text_difference
+from tests.gate.numbers import data_difference, numbers_agree, short_decimals, text_difference
 from tests.gate.plugin import NotebookCell, outputs_difference
 from tests.gate.rules import cell_faults, exemptions, output_faults
+from tests.gate.sources import fixed_names, idle_claims, is_gpu_cell
 from tools import execute
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -44,6 +46,15 @@ ax.set(ylim=(-1.5, 1.5), title="two curves")
 ax.legend(loc="upper right")
 plt.show()"""
 PIXEL = 3 / (0.77 * 3 * 80)  # of PLOT, in units of the vertical axis
+SHOW = PLOT.replace("plt.show()", "show(fig, alt='a sine and a cosine')")
+SHOW = SHOW.replace("import numpy", "from mtl_utils.showing import show\nimport numpy")
+CHECKS = """\
+from mtl_utils.claims import checks, claim
+with checks("the optimum"):
+    claim("a", 1.0, 1.001, rtol=0.01)
+    claim("b", True)"""
+AROUND = "print('before')\nfig, ax = plt.subplots(figsize=(1, 1))\nplt.show()\nprint('after')"
+THREAD = "import threading\nt = threading.Thread(target=lambda: 1 / 1)\nt.start()\nt.join()"
 NUMBERS = "print('value 0.12345, count 17, name x2, share 34.5 %, noise 2.2e-16')"
 COMPLAIN = "import sys; sys.stderr.write('beware')"
 HTML = "from IPython.display import HTML, Latex, Markdown\nHTML('<td>1</td><td>0.125</td>')"
@@ -70,6 +81,12 @@ CLEAR = "from IPython.display import clear_output\nprint('old')\nclear_output()\
 UPDATE_1 = "print('a')\nhandle = display('before', display_id=True)\nprint('b')"
 UPDATE_2 = "handle.update('after')"
 GPU = "on_gpu = False\nprint('no CUDA device: skipped here, a test')"
+FAINT = """\
+fig, ax = plt.subplots(figsize=(4, 3), dpi=80)
+ax.plot([0, 1], [0.5, 0.5], color="0.8", linewidth=0.7)
+ax.set(ylim=(0, 1))
+plt.show()"""
+SWAPPED = 'ax.legend(labels=["cosine", "sine"], loc="upper right")'
 RAISES = "raise ValueError('on purpose 3')"
 REASON = {"reason": "a test of the gate"}
 
@@ -135,6 +152,23 @@ def executed_late(cell: NotebookNode) -> None:
     cell.execution_count += 20
 
 
+def texts_together(cell: NotebookNode) -> None:
+    """As a gate would store it that joins all text of a cell."""
+    before, figure, after = cell.outputs
+    before.text += after.text
+    cell.outputs = [before, figure]
+
+
+def without_alt(cell: NotebookNode) -> None:
+    data = cell.outputs[0].data
+    data["text/html"] = data["text/html"].replace('alt="a sine and a cosine"', 'alt="a sine"')
+
+
+def without_picture(cell: NotebookNode) -> None:
+    data = cell.outputs[0].data
+    data["text/html"] = re.sub('src="[^"]*"', "", data["text/html"])
+
+
 def garbage_figure(cell: NotebookNode) -> None:
     cell.outputs[0].data["image/png"] = base64.b64encode(b"not a picture").decode()
 
@@ -144,6 +178,9 @@ CASES = {
     "same": Case(NUMBERS),
     "number-within-one-unit": Case(NUMBERS, stored("0.12345", "0.12346")),
     "number-beyond-one-unit": Case(NUMBERS, stored("0.12345", "0.12347"), "0.12347 → 0.12345"),
+    "one-digit": Case("print('lost 0.3 of it')", stored("0.3", "0.4"), "0.4 → 0.3"),
+    "two-digits": Case("print('left 0.012')", stored("0.012", "0.013"), "0.013 → 0.012"),
+    "interval-end": Case("print('+0.1 [-0.02, +0.22]')", stored("-0.02", "-0.03"), "-0.03 → -0.02"),
     "percentage-changed": Case(NUMBERS, stored("34.5", "34.7"), "34.7 → 34.5"),
     "noise-changed": Case(NUMBERS, stored("2.2e-16", "0.0")),
     "integer-off-by-one": Case(NUMBERS, stored("17", "18"), "18 → 17"),
@@ -158,7 +195,10 @@ CASES = {
     "json-changed": Case(JSON, code("0.25", "0.251"), "json: numbers differ.* 0.25 → 0.251"),
     # tolerances
     "tightened": Case("print(1.0005)", stored("5", "6"), "1.0006 → 1.0005", mtl={"rtol": 1e-6}),
-    "widened": Case("print(1.0005)", stored("1.0005", "1.005"), mtl={"rtol": 1e-2}),
+    "widened": Case("print(1.0005)", stored("1.0005", "1.005"), mtl={"rtol": 1e-2, **REASON}),
+    "widened-across-zero": Case(
+        "print(0.005)", stored("0.005", "-0.004"), "atol 0.01: say why", mtl={"atol": 0.01}
+    ),
     "unknown-setting": Case(NUMBERS, says="unknown key in metadata.mtl: 'tol'", mtl={"tol": 1}),
     "no-number": Case(NUMBERS, says="has to be a number >= 0, got '1'", mtl={"rtol": "1"}),
     # executed or not
@@ -189,7 +229,36 @@ CASES = {
         code("np.sin(x)", f"np.sin(x) + {3 * PIXEL}"),
         mtl={"figure_tol": 250, **REASON},
     ),
+    "text-around-a-figure": Case(AROUND),
+    "text-after-a-figure-moved-before-it": Case(
+        AROUND, texts_together, "unexpected output, stdout: .*after"
+    ),
+    "names-changed-places": Case(
+        PLOT, code('ax.legend(loc="upper right")', SWAPPED), "figure differs by"
+    ),
+    "faint-line-moved": Case(FAINT, code("0.5,", "0.53,"), "figure differs by"),
+    # what the course shows
+    "shown": Case(SHOW),
+    "shown-jitter": Case(SHOW, code("np.sin(x)", f"np.sin(x) + {PIXEL / 40}")),
+    "shown-curve": Case(
+        SHOW, code("np.sin(x)", f"np.sin(x) + {PIXEL}"), "figure 1: the figure dif"
+    ),
+    "shown-curve-by-a-hair": Case(
+        SHOW, code("np.sin(x)", f"np.sin(x) + {PIXEL / 4}"), "text/plain: numbers differ"
+    ),
+    "shown-names-changed-places": Case(
+        SHOW, code('ax.legend(loc="upper right")', SWAPPED), "text/plain: the words differ"
+    ),
+    "shown-alt-text": Case(SHOW, without_alt, "text/html: the words differ"),
+    "shown-without-picture": Case(SHOW, without_picture, "figure: 0 pictures → 1"),
+    "checks": Case(CHECKS),
+    "checks-changed": Case(CHECKS, code("1.0,", "1.005,"), "text/plain: numbers differ"),
+    "checks-fewer": Case(CHECKS, code('    claim("b", True)', ""), "text/plain: .*2 → 1|the words"),
     # errors
+    "thread": Case(THREAD),
+    "thread-fails": Case(THREAD, code("1 / 1", "1 / 0"), "in a thread: ZeroDivisionError"),
+    "shell": Case("!true"),
+    "shell-fails": Case("!true", code("true", "false"), "command 'false' failed with exit code 1"),
     "raises": Case(NUMBERS, code("print(", "1 / 0; print("), "ZeroDivisionError: division"),
     "raises-on-purpose": Case(RAISES, tags=["raises-exception"]),
     "raises-another": Case(
@@ -236,6 +305,7 @@ CASES = {
     "semicolon": Case("x = 3\nx;  # quiet", says="ends in `;`"),
     "gpu": Case(GPU, tags=["gpu"]),
     "gpu-recorded-with-cuda": Case(GPU, stored("no CUDA", "a CUDA"), tags=["gpu"]),
+    "gpu-but-none": Case(NUMBERS, stored("17", "18"), "does not say what it skips", tags=["gpu"]),
     "after-gpu": Case("print(on_gpu)"),
 }
 
@@ -274,6 +344,9 @@ def outcomes(folder: Path) -> dict[str, Outcome]:
     nbformat.write(notebook, folder / "cases.ipynb")
     cleared = notebook_of(v4.new_code_cell("print(1)"), v4.new_code_cell(" "))
     nbformat.write(cleared, folder / "cleared.ipynb")
+    doubled = json.dumps(notebook_of(v4.new_code_cell("1", id="a"), v4.new_code_cell("2", id="b")))
+    (folder / "doubled.ipynb").write_text(doubled.replace('"id": "b"', '"id": "a"'))
+    (folder / "garbage.ipynb").write_text("{", encoding="utf-8")
 
     report = folder / "report.xml"
     command = [sys.executable, "-m", "pytest", "-p", "tests.gate.plugin", "--nbval", "-q"]
@@ -292,7 +365,7 @@ def outcomes(folder: Path) -> dict[str, Outcome]:
         failure = "".join(c.text or "" for c in case if c.tag in ("failure", "error"))
         skipped = "".join(c.get("message", "") for c in case if c.tag == "skipped")
         collected.append(Outcome(failure, skipped))
-    names = [*CASES, "cleared", "empty"]
+    names = [*CASES, "cleared", "empty", "doubled", "doubled-1", "doubled-2", "garbage"]
     assert len(collected) == len(names), found.stdout
     return dict(zip(names, collected, strict=True))
 
@@ -311,6 +384,12 @@ def test_case(outcomes, name):
 def test_cleared_notebook(outcomes):
     assert "the cell was never executed" in outcomes["cleared"].failure
     assert "the cell is empty" in outcomes["empty"].failure
+
+
+def test_faults_of_a_file_fail_it_and_stop_no_other(outcomes):
+    assert "2 cells have the id 'a'" in outcomes["doubled"].failure
+    assert "the cell was never executed" in outcomes["doubled-2"].failure
+    assert "the notebook cannot be read: JSONDecodeError" in outcomes["garbage"].failure
 
 
 def test_skips_are_visible_and_no_more_than_expected(outcomes):
@@ -347,8 +426,12 @@ def test_both_figures_and_their_difference_are_kept(outcomes, folder):
         ("3", "4", False),
         ("3.", "4.", False),  # the end of a sentence, or NumPy's way to show whole floats
         ("1e-05", "2e-05", False),
-        ("1.5e-05", "1.6e-05", True),
-        ("1.5e-05", "1.7e-05", False),
+        ("1.55e-05", "1.56e-05", True),
+        ("1.55e-05", "1.57e-05", False),
+        ("1.5e-05", "1.6e-05", False),
+        ("0.3", "0.4", False),  # one unit, but more than 1 % of the number
+        ("0.99", "1.00", True),
+        ("0.001", "-0.001", False),
         ("1.1e-16", "-4.4e-16", True),
         ("-0.000", "0.000", True),
         ("−0.5", "-0.5", True),
@@ -438,6 +521,7 @@ def test_gpu_cells_are_compared_where_they_can_be():
     assert faults("✓ 1.00", skipped, without_cuda=True) == []
     assert faults(skipped, "✓ 1.00", without_cuda=False) == []
     assert faults(skipped, skipped, without_cuda=True) == []
+    assert faults("✓ 1.00", "✓ 1.00", without_cuda=True) != [], "this is no GPU cell"
     assert faults(skipped, f"{skipped} more", without_cuda=True) != []
 
 
@@ -505,7 +589,7 @@ def test_exemptions_are_found(tmp_path):
         return made
 
     cells = [
-        cell("strict", rtol=1e-2, figure_tol=30),
+        cell("strict", rtol=1e-6, figure_tol=25),
         cell("loose", rtol=0.02, atol=0.5, figure_tol=90, reason="float32"),
         cell("off", ["nbval-ignore-output"], reason="times"),
         cell("silent", ["nbval-skip"]),
@@ -530,3 +614,81 @@ def test_nothing_runs_after_the_kernel_stopped(source, error, tmp_path):
     failures = asyncio.run(run)
     assert [(number, failure.error) for number, failure in failures.items()] == [(1, error)]
     assert notebook.cells[1].execution_count is None
+
+
+LATE = {
+    "thread": "import threading, time\ndef f():\n    time.sleep(0.3)\n    1 / 0\n"
+    "threading.Thread(target=f).start()",
+    "daemon": "import threading, time\ndef f():\n    time.sleep(0.3)\n    1 / 0\n"
+    "threading.Thread(target=f, daemon=True).start()",
+    "task": "import asyncio\nasync def f():\n    await asyncio.sleep(0.3)\n    1 / 0\n"
+    "task = asyncio.create_task(f())",
+    "lost task": "import asyncio\nasync def f():\n    1 / 0\n_ = asyncio.create_task(f()) and None",
+    "seen task": "import asyncio\nasync def f():\n    1 / 0\ntask = asyncio.create_task(f())\n"
+    "try:\n    await task\nexcept ZeroDivisionError:\n    print('seen')",
+    "cancelled task": "import asyncio\ntask = asyncio.create_task(asyncio.sleep(60))\n"
+    "_ = task.cancel()",
+}
+
+
+@pytest.mark.parametrize("name", LATE)
+def test_errors_that_come_after_the_last_cell(name, tmp_path):
+    notebook = notebook_of(v4.new_code_cell("1"), v4.new_code_cell(LATE[name]))
+    failures = asyncio.run(execute.execute_cells(notebook, tmp_path))
+    if name in ("seen task", "cancelled task"):
+        assert failures == {}
+    else:
+        kind = "thread" if name in ("thread", "daemon") else "task"
+        assert failures[2].error == f"in a {kind}: ZeroDivisionError: division by zero"
+
+
+@pytest.mark.parametrize(
+    ("text", "code", "short"),
+    [
+        ("loss 0.012, 0.0123, 1.5, 12.3, 1.5e-05, 7", "", ["0.012", "1.5", "1.5e-05"]),
+        ("+0.012 [-0.003, +0.027] and -0.5", "", ["-0.5"]),
+        ("0.00 0.5 −0.25", "lr = 0.5", ["−0.25"]),
+        ("rate 0.30", "lr=0.3", []),
+    ],
+)
+def test_short_decimals(text, code, short):
+    assert short_decimals(text, code) == short
+
+
+@pytest.mark.parametrize(
+    ("source", "idle"),
+    [
+        ('claim("x", True)', True),
+        ('claim("x", 1 + 1 == 2)', True),
+        ('claim("x", len([1]), 1)', True),
+        ('claim("x", got=3, want=3)', True),
+        ('claim("x", loss, loss)', True),
+        ('for k in range(3):\n    claim(f"x {k}", True)', True),
+        ('claim("x", (lambda v: v)(3), 3)', True),
+        ('claim("x", n > 50)', True),  # n = 100 elsewhere
+        ('claim("x", loss < 0.5)', False),
+        ('claim("x", loss, 0.5, rtol=0.1)', False),
+        ('claim("x", f(3), 3)', False),
+        ('claim("x", table["loss"].min() > 0)', False),
+        ('claim("x", len(rows), 3)', False),
+        ('!echo "claim"\n%matplotlib inline', False),
+    ],
+)
+def test_claims_that_cannot_fail(source, idle):
+    fixed = fixed_names(["n = 100\nrows = []", "loss = 1.0\nloss = step(loss)", "k = n + 1"])
+    assert fixed == {"n", "k"}
+    assert bool(idle_claims(source, fixed)) is idle
+
+
+@pytest.mark.parametrize(
+    ("source", "is_one"),
+    [
+        ('if needs_cuda("x"):\n    run()', True),
+        ('if needs_cuda("x"):\n    run()\nelse:\n    other()', False),
+        ('run()\nif needs_cuda("x"):\n    run()', False),
+        ("print(1)", False),
+        ("if True:\n    run()", False),
+    ],
+)
+def test_gpu_cells(source, is_one):
+    assert is_gpu_cell(source) is is_one

@@ -30,7 +30,7 @@ LAYERS = {
     "weighting": BASE | {"weighting"},
     "datasets": {"datasets"},
     "models": BASE,
-    "plots": {"catalogue"},
+    "plots": {"catalogue", "home"},
     "exercises": {"exercises", "solvers"},
     "training": BASE | {"weighting", "models", "metrics"},
 }

@@ -1,8 +1,6 @@
-"""setup, claim, check, interval, and the like."""
+"""setup, claim, interval, and the like."""
 
 import math
-import os
-import types
 
 import numpy as np
 import pytest
@@ -10,11 +8,9 @@ import sympy
 import torch
 from scipy import stats
 
-from mtl_utils import exercises, notebook
-from mtl_utils.exercises import Exercise, exercise_ids, find
+from mtl_utils import notebook
 from mtl_utils.notebook import (
     as_array,
-    check,
     check_environment,
     claim,
     interval,
@@ -112,107 +108,6 @@ def test_as_array():
         [1, 2],
         [3, 4],
     ]
-
-
-# ---- check -------------------------------------------------------------
-
-
-@pytest.fixture
-def answers(monkeypatch):
-    """A notebook "99" with one exercise of each kind."""
-    module = types.SimpleNamespace(
-        EXERCISES={
-            "99.1": Exercise(2.5, "divide", "well done", ((5.0, "halve it"),)),
-            "99.2": Exercise([1.0, 2.0], "two numbers"),
-            "99.3": Exercise("Gramian", "look again", mistakes=(("jacobian", "square it"),)),
-            "99.4": Exercise(lambda f: f(3) == 9, "square it"),
-            "99.5": Exercise(True, "think", mistakes=((False, "the other one"),)),
-            "99.6": Exercise(100, "a hundred", rtol=0.1),
-        }
-    )
-    original = exercises._module
-    monkeypatch.setattr(exercises, "_module", lambda n: module if n == "99" else original(n))
-
-
-RIGHT, WRONG = "✓", "✗"
-
-
-@pytest.mark.parametrize(
-    ("number", "answer", "mark", "message"),
-    [
-        ("99.1", 2.5, RIGHT, "well done"),
-        ("99.1", 2.501, RIGHT, "well done"),
-        ("99.1", torch.tensor(2.5), RIGHT, "well done"),
-        ("99.1", torch.tensor(2.5, requires_grad=True), RIGHT, "well done"),
-        ("99.1", np.float32(2.5), RIGHT, "well done"),
-        ("99.1", sympy.Rational(5, 2), RIGHT, "well done"),
-        ("99.1", 5, WRONG, "halve it"),
-        ("99.1", 7, WRONG, "divide"),
-        ("99.1", math.nan, WRONG, "divide"),
-        ("99.1", [2.5], WRONG, "divide"),
-        ("99.1", None, WRONG, "divide"),
-        ("99.1", "x", WRONG, "divide (your answer raised ValueError: "),
-        ("99.2", torch.tensor([1.0, 2.0]), RIGHT, "right"),
-        ("99.2", (1, 2), RIGHT, "right"),
-        ("99.2", [2, 1], WRONG, "two numbers"),
-        ("99.2", 1.0, WRONG, "two numbers"),
-        ("99.2", [..., 2.0], WRONG, "two numbers (your answer raised TypeError: "),
-        ("99.3", " gramian ", RIGHT, "right"),
-        ("99.3", "Jacobian", WRONG, "square it"),
-        ("99.3", 3, WRONG, "look again"),
-        ("99.4", lambda x: x**2, RIGHT, "right"),
-        ("99.4", lambda x: x, WRONG, "square it"),
-        ("99.4", lambda x: 1 / 0, WRONG, "square it (your answer raised ZeroDivisionError: "),
-        ("99.4", 9, WRONG, "square it (your answer raised TypeError: "),
-        ("99.5", True, RIGHT, "right"),
-        ("99.5", np.bool_(True), RIGHT, "right"),
-        ("99.5", torch.tensor(True), RIGHT, "right"),
-        ("99.5", False, WRONG, "the other one"),
-        ("99.5", 1, WRONG, "think"),
-        ("99.6", 91, RIGHT, "right"),
-        ("99.6", 89, WRONG, "a hundred"),
-        ("99.1", ..., "…", "put your answer in place of the dots"),
-    ],
-)
-def test_check(answers, capsys, number, answer, mark, message):
-    check(number, answer)
-    out = capsys.readouterr().out
-    assert out.startswith(f"{mark} {number}: {message}") and out.count("\n") == 1
-
-
-def test_unknown_exercises_list_the_known_ones(answers):
-    with pytest.raises(ValueError, match=r"exercise: no '99.7'; notebook 99 has 99.1, 99.2, 99.3"):
-        check("99.7", 1)
-    with pytest.raises(ValueError, match="exercise: no notebook '77' has exercises"):
-        check("77.1", 1)
-    assert exercise_ids("99")[0] == "99.1" and find("99.1").hint == "divide"
-
-
-def registered():
-    folder = os.path.dirname(exercises.__file__)
-    return sorted(name[2:4] for name in os.listdir(folder) if name.startswith("nb"))
-
-
-@pytest.mark.parametrize("number", registered())
-def test_registered_exercises(number):
-    for name in exercise_ids(number):
-        exercise = find(name)
-        assert name.split(".")[0] == number
-        assert exercise.hint.strip() and exercise.praise.strip()
-        if not callable(exercise.answer):
-            assert exercise.judge(exercise.answer) == (True, exercise.praise)
-        for wrong, hint in exercise.mistakes:
-            if not callable(wrong):
-                assert exercise.judge(wrong) == (False, hint), f"{name}: {wrong} is taken as right"
-
-
-def test_an_exercise_module_that_cannot_be_imported_says_so(monkeypatch):
-    def broken(name):
-        raise ModuleNotFoundError("No module named 'fancy'", name="fancy")
-
-    monkeypatch.setattr(exercises.importlib, "import_module", broken)
-    with pytest.raises(ModuleNotFoundError, match="fancy"):
-        find("00.1")
 
 
 # ---- interval -------------------------------------------------------------

@@ -101,7 +101,7 @@ def test_other_quantities_are_ignored_and_bad_ones_change_nothing(name):
     before = weighting.state_dict()
     for other in {"train_losses", "val_losses", "kpis", "losses_after_step"} - {observed}:
         weighting.observe(**{other: [0.1, 0.2]})
-    for bad in ([0.1], [[0.1, 0.2]], [0.1, math.nan], [math.inf, 0.2]):
+    for bad in ([0.1], [[0.1, 0.2]], [0.1, -math.inf], [math.inf, 0.2]):
         with pytest.raises(ValueError, match=observed):
             weighting.observe(**{observed: bad})
     assert same_state(weighting.state_dict(), before)

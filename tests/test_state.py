@@ -257,7 +257,7 @@ OTHER = [
     ("cagrad", "c", 0.5, "0.5, this cagrad has 0.4"),
     ("nash_mtl", "max_norm", 2.0, "2, this nash_mtl has 1"),
     ("aligned_mtl", "scale", "rmse", "'rmse', this aligned_mtl has 'min'"),
-    ("aligned_mtl", "tolerance", 0.0, "0, this aligned_mtl has None"),
+    ("aligned_mtl", "tolerance", 0.0, "0, this aligned_mtl has 3.57"),
     ("fairgrad", "alpha", 2.0, "2, this fairgrad has 1"),
     ("pareto_mtl", "index", 1, "1, this pareto_mtl has 0"),
     ("pareto_mtl", "preferences", torch.eye(3), r"\[\[1.0, 0.0, 0.0\], .* has \[\[0.99"),

@@ -379,7 +379,7 @@ def test_observe_checks(name):
     for bad, message in [
         ([1.0, 2.0, 3.0], r"train_losses: .* K = 2 values, got shape \(3,\)"),
         (0.5, r"train_losses: .* got shape \(\)"),
-        ([1.0, math.nan], "train_losses: expected finite values, got: task 1 is nan"),
+        ([1.0, math.inf], "train_losses: expected finite values, got: task 1 is inf"),
         ([[1.0], [2.0, 3.0]], "train_losses: expected 2 numbers, got"),
         ({"a": 1.0, "b": 2.0}, "train_losses: expected 2 numbers, got"),
         (None, "train_losses: expected 2 numbers, got None"),

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import ast
 import asyncio
+import atexit
 import copy
 import functools
 import os
 import re
+import shutil
 import sys
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -21,6 +25,7 @@ from nbformat import NotebookNode
 
 ROOT = Path(__file__).resolve().parents[1]
 TIMEOUT = 300  # seconds for one cell
+WATCH_TIMEOUT = 60  # seconds for a question to tools.watch
 WIDGET_VIEW = "application/vnd.jupyter.widget-view+json"
 SKIPPED_WITHOUT_CUDA = "no CUDA device: skipped here"  # what needs_cuda() prints
 
@@ -54,21 +59,20 @@ def without_widgets(outputs: list[NotebookNode]) -> list[NotebookNode]:
 
 
 def merged_streams(outputs: list[NotebookNode]) -> list[NotebookNode]:
-    """Outputs with all text of a stream in its first piece: where it is cut is up to chance.
+    """Outputs with the pieces of a text joined: where it is cut is up to chance.
 
-    A carriage return overwrites its line, as on a screen.
+    Text before a figure and text after it stay apart. A carriage return overwrites its line, as on
+    a screen.
     """
     merged: list[NotebookNode] = []
-    streams: dict[str, NotebookNode] = {}
     for output in copy.deepcopy(outputs):
-        if output.output_type == "stream" and output.name in streams:
-            streams[output.name].text += output.text
+        if output.output_type == "stream" and merged and merged[-1].get("name") == output.name:
+            merged[-1].text += output.text
         else:
             merged.append(output)
-            if output.output_type == "stream":
-                streams[output.name] = output
-    for stream in streams.values():
-        stream.text = re.sub(r"^.*\r(?=[^\n])", "", stream.text, flags=re.MULTILINE)
+    for output in merged:
+        if output.output_type == "stream":
+            output.text = re.sub(r"^.*\r(?=[^\n])", "", output.text, flags=re.MULTILINE)
     return merged
 
 
@@ -86,6 +90,18 @@ def cuda_available() -> bool:
 
 
 # ---- running them ----------------------------------------------------------------------------
+
+
+@functools.cache
+def ensure_folders() -> None:
+    """Folders for what Jupyter, IPython and matplotlib keep, where the home cannot be written."""
+    home = os.path.expanduser("~")  # "~" itself if there is none
+    if os.path.isdir(home) and os.access(home, os.W_OK):
+        return
+    folder = tempfile.mkdtemp(prefix="jupyter-")
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    for name in ("JUPYTER_RUNTIME_DIR", "IPYTHONDIR", "MPLCONFIGDIR"):
+        os.environ.setdefault(name, folder)
 
 
 class CellFailed(Exception):
@@ -134,6 +150,7 @@ class Client(NotebookClient):
         """
         path = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))
         inline = "module://matplotlib_inline.backend_inline"
+        ensure_folders()
         environment = {
             "OMP_NUM_THREADS": "1",  # several kernels share the cores,
             "OMP_WAIT_POLICY": "PASSIVE",  # and threads that spin would take them away
@@ -147,6 +164,26 @@ class Client(NotebookClient):
         kernel.argv.append("--log-level=ERROR")  # no warning about TCP in the progress display
         await self.async_start_new_kernel(env=environment)
         await self.async_start_new_kernel_client()
+        await self.watch("install()")
+
+    async def watch(self, call: str) -> list[tuple[int, str]]:
+        """Call a function of `tools.watch` in the kernel, unseen; returns what was heard so far."""
+        client: Any = self.kc
+        module = '__import__("tools.watch", fromlist=["heard"])'
+        try:
+            reply = await client.execute(
+                f"await {module}.{call}",
+                silent=True,
+                store_history=False,
+                user_expressions={"heard": f"{module}.heard"},
+                reply=True,
+                timeout=WATCH_TIMEOUT,
+            )
+        except TimeoutError:
+            return [(sys.maxsize, "the kernel does not answer any more")]
+        if reply["content"]["status"] != "ok":
+            raise RuntimeError(f"tools.watch.{call}: {reply['content']}")
+        return ast.literal_eval(reply["content"]["user_expressions"]["heard"]["data"]["text/plain"])
 
     async def stop(self) -> None:
         """Kill the kernel: nothing in it is needed any more."""
@@ -222,6 +259,12 @@ async def execute_cells(
             on_cell()
             if error and not (keep_going and alive):
                 break
+        else:
+            for number, error in await client.watch("settle()"):
+                number = max(1, min(number, len(indices)))
+                cell = notebook.cells[indices[number - 1]]
+                if "raises-exception" not in tags(cell):
+                    failures.setdefault(number, CellFailed(number, cell, error))
     finally:
         await client.stop()
     for cell in code_cells(notebook):

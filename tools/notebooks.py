@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import base64
 import io
 import os
 import re
@@ -21,19 +20,16 @@ from pathlib import Path
 from typing import Any
 
 import nbformat
-import numpy as np
 from nbformat import NotebookNode
-from PIL import Image, ImageChops
 from tqdm import tqdm
 
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))  # for `python tools/notebooks.py`
 
-from tools import execute  # noqa: E402
+from tools import execute, pictures  # noqa: E402
 
 FOLDER = ROOT / "notebooks"
 EXECUTED = ROOT / "build" / "executed"
-UNSEEN = 12  # of 255: how much a pixel of a stored figure may differ from the drawn one
 CHECK_MARK = "✓ "  # begins the lines that claim() and check() print
 TRACEBACK_LINES = 12  # of the report of a failure
 
@@ -145,24 +141,6 @@ def run(names: Sequence[str], jobs: int) -> int:
 # ---- refresh ---------------------------------------------------------------------------------
 
 
-def lean_png(data: str) -> str:
-    """A picture in base64 without the text that names its maker, and in few bytes.
-
-    On white and with a palette of 256 colours, where no pixel changes by more than the eye sees;
-    the gate allows for much more.
-    """
-    picture = Image.open(io.BytesIO(base64.b64decode(data)))
-    opaque = Image.alpha_composite(
-        Image.new("RGBA", picture.size, "white"), picture.convert("RGBA")
-    ).convert("RGB")
-    palette = opaque.quantize(256, Image.Quantize.MAXCOVERAGE, dither=Image.Dither.NONE)
-    change = np.asarray(ImageChops.difference(palette.convert("RGB"), opaque)).max()
-    lean = palette if change <= UNSEEN else picture
-    buffer = io.BytesIO()
-    lean.save(buffer, "PNG", optimize=True)
-    return base64.b64encode(buffer.getvalue()).decode()
-
-
 def without_folders(traceback: list[str]) -> list[str]:
     """A traceback without the folders of this machine's Python, packages and checkout."""
     start, packages = r"(?:~|[A-Za-z]:)?[\\/]", r"(?:site-packages|lib[\\/]python3[.\d]*)[\\/]"
@@ -207,8 +185,7 @@ def normalised(notebook: NotebookNode, stored: NotebookNode) -> NotebookNode:
                 raise execute.CellFailed(number, cell, f"on stderr: {output.text}")
             if output.output_type == "error":
                 output.traceback = without_folders(output.traceback)
-            if "image/png" in output.get("data", {}):
-                output.data["image/png"] = lean_png(output.data["image/png"])
+            pictures.make_lean(output.get("data", {}))
         if "gpu" in execute.tags(cell) and execute.recorded_without_cuda(cell.outputs):
             if old.outputs and not execute.recorded_without_cuda(old.outputs):
                 cell.outputs = old.outputs

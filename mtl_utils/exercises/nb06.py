@@ -11,15 +11,16 @@ def _weights(ratios: tuple[float, ...], temperature: float = 2.0) -> list[float]
     return [len(ratios) * score / sum(scores) for score in scores]
 
 
-def _slow(n: float, temperature: float = 2.0) -> float:
-    """Weight of a task that stands still beside one that halves every 1000 steps."""
-    return _weights((0.5 ** (n / 1000), 1.0), temperature)[1]
+def _pair(n: float, temperature: float = 2.0) -> list[float]:
+    """Weights of a task that halves every 1000 steps, and of one that stands still."""
+    return _weights((0.5 ** (n / 1000), 1.0), temperature)
 
 
 EXERCISES = {
     "06.1": Exercise(
         answer=_weights((0.5, 0.9, 1.0)),
-        hint="Divide each last loss by the one before: 0.5, 0.9, 1. Then 3 exp(r / 2) / sum.",
+        hint="First by how much each loss fell in the last epoch, as a ratio; then (2).",
+        formula="Last loss over the one before: 0.5, 0.9, 1. Then 3 exp(r / 2) / sum.",
         praise="the size of the losses does not matter, 0.4 and 0.4 is a ratio of 1",
         mistakes=(
             (_weights((2.0, 1 / 0.9, 1.0)), "Upside down: the later loss over the earlier one."),
@@ -29,8 +30,9 @@ EXERCISES = {
     ),
     "06.2": Exercise(
         answer=1 / math.log(10),
-        hint="By (3) the largest ratio of two weights is exp(1 / T).",
-        praise="0.43: below it (3) allows more than a factor of 10",
+        hint="If no loss rises, how large and how small can a ratio be? Which weights are these?",
+        formula="By (3) the largest ratio of two weights is exp(1 / T).",
+        praise="0.434: below it (3) allows more than a factor of 10",
         mistakes=(
             (math.log(10), "Upside down: exp(1 / T) = 10."),
             (1 / math.log10(10), "exp is to the base e: natural logarithm."),
@@ -38,7 +40,8 @@ EXERCISES = {
     ),
     "06.3": Exercise(
         answer=_weights((4.5 / 5.0, 1.0))[0],
-        hint="The loss that DWA sees is the sum: it fell from 5.0 to 4.5.",
+        hint="Which numbers does DWA see, the learnable part or the whole loss?",
+        formula="The loss that DWA sees is the sum: it fell from 5.0 to 4.5.",
         praise="without the noise it would be 0.876: a floor hides speed",
         mistakes=(
             (_weights((0.5, 1.0))[0], "DWA cannot see the learnable part; add the noise to both."),
@@ -46,10 +49,16 @@ EXERCISES = {
         ),
     ),
     "06.4": Exercise(
-        answer=lambda given: all(math.isclose(given(n), _slow(n)) for n in (1, 250, 1000, 9000)),
-        hint="After n steps the fast loss is 0.5 ** (n / 1000) of what it was; the other ratio is "
-        "1. Put both into (2). Answer with a function of n.",
+        answer=lambda n: _pair(n)[1],
+        at=((1,), (250,), (1000,), (9000,)),
+        hint="What has become of the fast loss after n steps? The slow one has a ratio of 1.",
+        formula="The ratios are 0.5 ** (n / 1000) and 1. Put both into (2), with K = 2 and T = 2.",
         praise="from 1 for short epochs to 1.245 for long ones: the length of an epoch is a second "
         "temperature",
+        mistakes=(
+            (lambda n: _pair(n)[0], "That is the weight of the fast task."),
+            (lambda n: _pair(n, 1.0)[1], "That is with T = 1."),
+            (lambda n: _pair(n)[1] / 2, "The weights sum to K = 2, not to 1."),
+        ),
     ),
 }

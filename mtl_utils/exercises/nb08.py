@@ -1,6 +1,7 @@
 """Exercises of notebook 08."""
 
 import torch
+from torch import Tensor
 
 from mtl_utils.exercises import Exercise
 
@@ -12,22 +13,19 @@ def _settled(norms: tuple[float, ...], left: tuple[float, ...], alpha: float) ->
     return [len(raw) * v / sum(raw) for v in raw]
 
 
-def _is_repaired(given) -> bool:
-    """Targets in proportion to r^alpha, with the sum of the weighted norms."""
-    w, norms, r = (torch.tensor(v) for v in ([0.5, 1.5], [3.0, 1.0], [0.4, 1.6]))
-    for alpha in (0.0, 0.5, 1.0, 2.5):
-        targets = torch.as_tensor(given(w, norms, r, alpha))
-        wanted = r**alpha / (r**alpha).sum() * (w * norms).sum()
-        if targets.shape != wanted.shape or not torch.allclose(targets.to(wanted), wanted):
-            return False
-    return True
+def _targets(w: Tensor, norms: Tensor, r: Tensor, alpha: float) -> Tensor:
+    """In proportion to r^alpha, with the sum of the weighted norms."""
+    return r**alpha / (r**alpha).sum() * (w * norms).sum()
 
+
+_W, _NORMS, _R = torch.tensor([[0.5, 1.5], [3.0, 1.0], [0.4, 1.6]], dtype=torch.float64)
 
 EXERCISES = {
     "08.1": Exercise(
         answer=_settled((2.0, 3.0), (0.3, 0.9), 1.0),
-        hint="r is 0.3 and 0.9 divided by their mean; the weights are in the proportions r / n and "
-        "sum to 2.",
+        hint="Formula (4): first r from what is left, then the proportions, then the sum.",
+        formula="r is 0.3 and 0.9 divided by their mean; the weights are in the proportions r / n "
+        "and sum to 2.",
         praise="the task that lags gets twice the weight, though its gradient is the longer one",
         mistakes=(
             (_settled((2.0, 3.0), (0.3, 0.9), 0.0), "That is alpha = 0: equal weighted norms."),
@@ -37,15 +35,32 @@ EXERCISES = {
     ),
     "08.2": Exercise(
         answer=40,
-        hint="The way is 1 - 0.0198, a step covers at most 0.025; steps are whole.",
+        hint="How far is it, and how far does Adam go in one step at most?",
+        formula="The way is 1 - 0.0198, a step covers at most 0.025; steps are whole.",
         praise="and each step is longer than the weight that it should reach",
-        mistakes=((39, "After 39 steps it has gone 0.975; the way is 0.9802."),),
-        rtol=1e-6,
+        mistakes=(
+            (39, "After 39 steps it has gone 0.975; the way is 0.9802."),
+            ((1 - 0.0198) / 0.025, "Steps are whole: round up."),
+            (1, "The weight is lowered by 0.025 a step, not multiplied by it."),
+        ),
     ),
     "08.3": Exercise(
-        answer=_is_repaired,
-        hint="The targets have to sum to what the weighted norms sum to: divide r^alpha by its "
+        answer=_targets,
+        at=tuple((_W, _NORMS, _R, alpha) for alpha in (0.0, 0.5, 1.0, 2.5)),
+        hint="L_grad is 0 if each weighted norm meets its target. What do the targets sum to then?",
+        formula="The targets have to sum to what the weighted norms sum to: divide r^alpha by its "
         "mean.",
         praise="now the objective is 0 where (4) says, for every alpha",
+        mistakes=(
+            (
+                lambda w, norms, r, alpha: (w * norms).mean() * r**alpha,
+                "That is (2) as it stands. Its targets sum to something else, unless alpha is 0 "
+                "or 1.",
+            ),
+            (
+                lambda w, norms, r, alpha: r**alpha / (r**alpha).sum() * norms.sum(),
+                "The norms that are compared with the targets are the weighted ones, w n.",
+            ),
+        ),
     ),
 }

@@ -11,7 +11,8 @@ FALL = -math.log(0.97)  # r, the rate at which the loss of 13.2 falls
 EXERCISES = {
     "13.1": Exercise(
         answer=np.sqrt(4 * 0.25) / (2 * np.array([4, 0.25])),
-        hint="The weight is the geometric mean over K times the loss.",
+        hint="The weight is the derivative of sqrt(L_1 L_2) in each loss.",
+        formula="The weight is the geometric mean over K times the loss.",
         praise="weight times loss is 1/2 for both, as the geometric mean is 1",
         mistakes=(
             ([1 / 4, 1 / 0.25], "Those are the weights of the sum of logs. Divide by K."),
@@ -20,27 +21,37 @@ EXERCISES = {
     ),
     "13.2": Exercise(
         answer=1 - FALL / 0.05,
-        hint="Formula (2), with e^(-r) = 0.97.",
+        hint="The weight runs after a moving target, and stays behind by a constant part.",
+        formula="Formula (2), 1 - r / eta, with e^(-r) = 0.97.",
         praise="the task is heard at 39 % of its share for as long as its loss falls",
         mistakes=(
             (1 - 0.03 / 0.05, "Nearly: r is -log 0.97, which is not quite 0.03."),
             (1 - 2 * FALL / 0.05, "That is the share under uncertainty weighting."),
+            (1.0, "It would be 1 if the loss stood still."),
         ),
-        rtol=1e-3,
     ),
     "13.3": Exercise(
         answer=[0.8, 0.2],
-        hint="The shares start equal, z = (1/2, 1/2); the weights are c z / L and sum to 1.",
+        hint="Which shares does FAMO start with, and which weights are these?",
+        formula="The shares start equal, z = (1/2, 1/2); the weights are c z / L and sum to 1.",
         praise="in the ratio of 1/L, like the whole family",
         mistakes=(
             ([0.5, 0.5], "Those are the shares z. The weights are c z / L."),
             ([1, 0.25], "That is 1/L. FAMO's weights sum to 1."),
+            ([0.2, 0.8], "In the other order: the larger loss gets the smaller weight."),
         ),
     ),
     "13.4": Exercise(
-        answer=lambda given: all(math.isclose(given(e), e, rel_tol=1e-4) for e in (0.01, 0.5)),
-        hint="The gradient of log(theta^2) is 2 / theta. Solve theta - 2 eta / theta = -theta for "
-        "theta^2.",
+        answer=lambda eta: eta,
+        at=((0.01,), (0.5,)),
+        hint="How long is the step of gradient descent on log L, and how long has it to be?",
+        formula="The gradient of log(theta^2) is 2 / theta. Solve theta - 2 eta / theta = -theta "
+        "for theta^2.",
         praise="without a falling learning rate, a sum of logs does not fit below the rate itself",
+        mistakes=(
+            (lambda eta: eta**0.5, "That is theta; the loss is theta^2."),
+            (lambda eta: 2 * eta, "There the step ends at 0. It has to reach -theta."),
+            (lambda eta: eta / 2, "The derivative of log(theta^2) is 2 / theta."),
+        ),
     ),
 }

@@ -8,6 +8,7 @@ they combine them.
 from __future__ import annotations
 
 import inspect
+import math
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
@@ -17,12 +18,12 @@ from torch import Tensor
 
 from mtl_utils import gradients
 from mtl_utils.weighting.checks import (
-    all_finite,
     check_choice,
     check_count,
     check_vector,
     refuse_tasks,
 )
+from mtl_utils.weighting.present import check_present, present_losses
 from mtl_utils.weighting.state import Stateful
 
 # ---- the registry --------------------------------------------------------------------------------
@@ -187,6 +188,7 @@ class Weighting(Stateful):
         losses: Tensor,
         shared: Iterable[Tensor] | None = None,
         features: Sequence[Tensor] | None = None,
+        present: Tensor | Sequence[bool] | None = None,
     ) -> Tensor:
         """Fill `.grad` of every parameter that the losses reach, and of the rule's own parameters.
 
@@ -199,37 +201,70 @@ class Weighting(Stateful):
                 those that no loss reaches count as zero gradient and keep their `.grad`.
             features: the representation forked once for each head (`mtl_utils.gradients.fork`),
                 K tensors. Optional; lets gradient rules reach all heads in one backward pass.
+            present: which tasks have labels in this batch, [K], booleans; by default all. An absent
+                task may hold NaN or a constant; the others are weighed as if they were all there
+                are. It leaves no trace in the state of the rule, and its head keeps its `.grad`;
+                its entry of a learned parameter gets the gradient 0 (which does not stop an
+                optimiser's momentum). Where no task is present, nothing happens.
 
         Returns:
             Effective task weights, [K], detached: the derivative of the rule's objective with
             respect to each loss (loss rules), or the coefficients of the task gradients in the
-            update of the shared parameters (gradient rules).
+            update of the shared parameters (gradient rules). 0 for absent tasks.
 
         Raises:
             ValueError: losses of the wrong shape, detached, not finite, or negative where the rule
-                cannot use that; shared empty or reached by no loss; features that do not fit.
+                cannot use that; shared empty or reached by no loss; features that do not fit;
+                present not K booleans.
         """
-        self._check_losses(losses)
+        tasks = check_present(present, self.n_tasks)
+        self._check_losses(losses, tasks)
         shared_list = self._check_shared(shared)
-        weights = self._backward(losses, shared_list, features).detach()
+        if tasks.all():
+            weights = self._backward(losses, shared_list, features).detach()
+        else:
+            weights = self._backward_on(tasks, losses, shared_list)
         self.last_weights = weights.to(self.last_weights, copy=True)
+        return weights
+
+    def _backward_on(self, tasks: Tensor, losses: Tensor, shared: list[Tensor] | None) -> Tensor:
+        """A step of the tasks that are present, by a rule for these alone; weights of all, [K]."""
+        weights = torch.zeros_like(losses)
+        if tasks.any():
+            part = self.on(tasks)
+            with present_losses(losses, tasks) as some:
+                weights[tasks.to(losses.device)] = part._backward(some, shared, None).detach()
+            self.take(part, tasks)
+            self.plan = part.plan
         return weights
 
     def observe(self, **quantities: Tensor | Sequence[float]) -> None:
         """Hand over what a rule needs besides the batch; quantities it does not use are ignored.
 
         Args:
-            quantities: any of `OBSERVABLE`, each [K] and finite.
+            quantities: any of `OBSERVABLE`, each [K]; NaN for a task that was not measured, whose
+                state stays as it is.
         """
         checked = {}
         for key, values in quantities.items():
             if key not in OBSERVABLE:
                 known = ", ".join(OBSERVABLE)
                 raise TypeError(f"{key}: nothing to observe under this name; known: {known}")
-            checked[key] = check_vector(key, values, self.n_tasks)
+            checked[key] = check_vector(key, values, self.n_tasks, may_lack=True)
         for key, vector in checked.items():
             if key in self.observes:
-                self._observe(key, vector.to(self.last_weights))
+                measured = ~vector.isnan().cpu()
+                self._check_measured(key, measured)
+                self._observe_on(measured, key, vector.to(self.last_weights))
+
+    def _observe_on(self, tasks: Tensor, key: str, values: Tensor) -> None:
+        """Let the rule see the values of the tasks that were measured."""
+        if tasks.all():
+            self._observe(key, values)
+        elif tasks.any():
+            part = self.on(tasks)
+            part._observe(key, values[tasks.to(values.device)])
+            self.take(part, tasks)
 
     def use(self, gramian: str = "exact", every: int = 1) -> Weighting:
         """Choose how a rule on gradients finds their Gramian; returns the rule itself.
@@ -281,31 +316,36 @@ class Weighting(Stateful):
     def _observe(self, key: str, values: Tensor) -> None:
         raise NotImplementedError
 
+    def _check_measured(self, key: str, measured: Tensor) -> None:
+        """ValueError if the rule cannot do without a task that was not measured, [K] booleans."""
+
     def extra_repr(self) -> str:
         return f"n_tasks={self.n_tasks}"
 
     # ---- checks ----------------------------------------------------------------------------
 
-    def _check_losses(self, losses: Tensor) -> None:
+    def _check_losses(self, losses: Tensor, tasks: Tensor) -> None:
+        """ValueError if the losses of these tasks, [K] booleans, cannot be used."""
         if not isinstance(losses, Tensor):
             raise ValueError(
                 f"losses: expected a 1-D tensor, got {type(losses).__name__}; "
                 "use torch.stack([loss_1, loss_2, ...])"
             )
-        if (
-            losses.shape != (self.n_tasks,)
-            or not losses.is_floating_point()
-            or not all_finite(losses.detach())
-        ):
+        if losses.shape != (self.n_tasks,) or not losses.is_floating_point():
             check_vector("losses", losses, self.n_tasks)  # says what is wrong
-        if not losses.requires_grad:
+        values = list(zip(losses.tolist(), tasks.tolist(), strict=True))  # waits for a GPU once
+        bad = [here and not math.isfinite(value) for value, here in values]
+        if any(bad):
+            refuse_tasks("losses", losses.detach(), torch.tensor(bad), "expected finite values")
+        if not losses.requires_grad and tasks.any():
             raise ValueError(
                 "losses: expected a tensor attached to the graph, got a detached one; "
                 "use torch.stack([...]) on the losses, not torch.tensor([...])"
             )
-        if self.needs_nonnegative and min(losses.tolist()) < 0:
+        negative = [here and value < 0 for value, here in values]
+        if self.needs_nonnegative and any(negative):
             reason = f"{self.name} needs losses of at least 0"
-            refuse_tasks("losses", losses.detach(), losses.detach() < 0, reason)
+            refuse_tasks("losses", losses.detach(), torch.tensor(negative), reason)
         for own in self.parameters():
             if own.device != losses.device:
                 raise ValueError(

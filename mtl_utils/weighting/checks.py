@@ -46,8 +46,11 @@ def check_generator(generator: torch.Generator | None) -> torch.Generator:
     return generator
 
 
-def check_vector(name: str, values: Any, n_tasks: int) -> Tensor:
+def check_vector(name: str, values: Any, n_tasks: int, may_lack: bool = False) -> Tensor:
     """K finite real numbers of any kind (list, array, series, tensor) as a tensor [K], detached.
+
+    Args:
+        may_lack: NaN is allowed too, for a number that is not there.
 
     Raises:
         ValueError: something else, named `name`.
@@ -67,7 +70,8 @@ def check_vector(name: str, values: Any, n_tasks: int) -> Tensor:
         raise ValueError(f"{name}: expected real numbers, got {vector.dtype}")
     if not vector.is_floating_point():
         vector = vector.to(torch.get_default_dtype())
-    refuse_tasks(name, vector, ~torch.isfinite(vector), "expected finite values")
+    bad = torch.isinf(vector) if may_lack else ~torch.isfinite(vector)
+    refuse_tasks(name, vector, bad, "expected finite values")
     return vector
 
 

@@ -11,6 +11,7 @@ GradientWeighting       combines the task gradients of the shared parameters
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Self
 
 import numpy as np
 import torch
@@ -96,6 +97,20 @@ class GradientWeighting(Weighting):
         if "every" in self.engine_options:
             self.register_buffer("calls", torch.tensor(0))
             self.register_buffer("kept_alpha", torch.full((n_tasks,), torch.nan))
+
+    def on(self, tasks: Tensor) -> Self:
+        part = super().on(tasks)
+        if "every" in self.engine_options:
+            came_from = ~self.kept_alpha.isnan().cpu()
+            if not torch.equal(came_from, tasks):  # another set of tasks has other coefficients
+                part.kept_alpha.fill_(torch.nan)
+        return part
+
+    def take(self, part: Self, tasks: Tensor) -> None:
+        super().take(part, tasks)
+        if "every" in self.engine_options:
+            away = ~tasks.to(self.kept_alpha.device)
+            self.kept_alpha = self.kept_alpha.masked_fill(away, torch.nan)
 
     def coefficients(self, gramian: Tensor) -> Tensor:
         """alpha, [K], from the Gramian of the task gradients, [K, K], entry (k, l) = <g_k, g_l>."""

@@ -3,17 +3,24 @@
 A rule keeps its state in buffers (`register_buffer`) and in parameters that the user's optimiser
 moves. "Not yet seen" is NaN, or a count of 0. A rule replaces a buffer (`self.mean = ...`) instead
 of writing into it, so that a state dict taken before keeps what it holds.
+
+The first dimension of each of these tensors is that of the tasks, one without dimensions belongs to
+all of them. So a rule can be had for some of its tasks (`on`), make its step there, and be taken
+back (`take`): that is how a task sits out a step, for every rule.
 """
 
 from __future__ import annotations
 
+import copy
 import inspect
 import math
 from collections.abc import Callable
-from typing import Any
+from typing import Any, ClassVar, Self
 
 import torch
 from torch import Tensor, nn
+
+from mtl_utils import gradients
 
 
 class Stateful(nn.Module):
@@ -31,10 +38,12 @@ class Stateful(nn.Module):
         n_tasks: K.
         name: of the rule.
         generator: source of the rule's random numbers, None for rules that draw none.
+        task_dims: names of tensors of which other dimensions than the first are those of the tasks.
     """
 
     name = "weighting"
     generator: torch.Generator | None = None
+    task_dims: ClassVar[dict[str, tuple[int, ...]]] = {}
 
     def __init__(self, n_tasks: int) -> None:
         super().__init__()
@@ -103,6 +112,60 @@ class Stateful(nn.Module):
                     f"{prefix}{key}: the state has {decode(value)!r}, this {self.name} has "
                     f"{decode(own[key])!r}; make it with the options of the run that it goes on"
                 )
+
+    # ---- for some of its tasks -----------------------------------------------------------------
+
+    def on(self, tasks: Tensor) -> Self:
+        """A copy of the rule for some of its tasks, with their part of the state.
+
+        Args:
+            tasks: [K], booleans, which ones.
+        """
+        part = copy.copy(self)
+        part.n_tasks = int(tasks.sum())
+        part._buffers, part._parameters = dict(self._buffers), dict(self._parameters)
+        for name, tensor in self._tensors().items():
+            chosen = tensor.detach()[self._index(name, tensor, tasks)].clone()
+            if name in self._parameters:
+                part._parameters[name] = nn.Parameter(chosen, tensor.requires_grad)
+            else:
+                part._buffers[name] = chosen
+        return part
+
+    def take(self, part: Self, tasks: Tensor) -> None:
+        """Take over the buffers, and the gradients of the parameters, of a copy that `on` made.
+
+        In an absent entry a parameter gets the gradient 0.
+        """
+        for name, tensor in self._tensors().items():
+            index = self._index(name, tensor, tasks)
+            if name in self._parameters:
+                gradient = part._parameters[name].grad  # type: ignore[union-attr]
+                if gradient is not None:
+                    whole = torch.zeros_like(tensor)
+                    whole[index] = gradient
+                    gradients.accumulate(tensor, whole)
+                continue
+            own = part._buffers[name]
+            assert own is not None
+            if own.shape != tensor[index].shape:  # the part was the first to know its shape
+                tensor = own.new_zeros(self.n_tasks, *own.shape[1:])
+            whole = tensor.to(own, copy=True)
+            whole[index] = own
+            self._buffers[name] = whole
+
+    def _tensors(self) -> dict[str, Tensor]:
+        """The rule's own tensors by name."""
+        return {n: t for n, t in (self._buffers | self._parameters).items() if t is not None}
+
+    def _index(self, name: str, tensor: Tensor, tasks: Tensor) -> tuple[Any, ...]:
+        """Index of the chosen tasks in one of the rule's tensors."""
+        chosen = tasks.nonzero().flatten().to(tensor.device)
+        dims = self.task_dims.get(name, (0,) if tensor.dim() else ())
+        index: list[Any] = [slice(None)] * tensor.dim()
+        for place, dim in enumerate(dims):
+            index[dim] = chosen.view(-1, *[1] * (len(dims) - 1 - place))
+        return tuple(index)
 
     # ---- moved -------------------------------------------------------------------------------
 

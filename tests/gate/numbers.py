@@ -6,6 +6,8 @@ The rule for two numbers, stored and new:
 * Of two decimal numbers the one with more decimals gives the unit: 0.123 and 0.124 agree, and so
   do 0.5 and 0.5001, but not 0.5 and 0.5999. Python prints as many digits as it needs, so that a
   number with few digits is often an exact one.
+* But a unit is never worth more than 1 % of the number: 0.3 and 0.4 differ, and so do 0.012 and
+  0.013. So a result that another machine may round differently has to show three digits.
 * Differences below 1e-9 of the number, or below 1e-12, are rounding noise: 2.2e-16 and 0.0 agree.
 * A cell's own tolerance takes the place of the last two rules; it may be wider or tighter.
 """
@@ -17,6 +19,7 @@ import re
 from typing import Any
 
 NOISE_RTOL, NOISE_ATOL = 1e-9, 1e-12
+UNIT_RTOL = 0.01  # of the number: the most that a unit of its last digit is worth
 
 # A number that stands alone: not a part of a name (x2), of a version (1.2.3) or of a word (3rd).
 # A letter may follow decimals (1.5x, 0.25s).
@@ -26,6 +29,8 @@ NUMBER = re.compile(
     r"|(?<![\w.])[-+−]?\d+\.\d+(?=[A-Za-zµ])"
     r"|(?<![\w.])[-+−]?(?:nan|inf)(?!\w)"
 )
+
+INTERVAL = re.compile(r"[-+−]?[\d.]+ \[[-+−]?[\d.]+, [-+−]?[\d.]+\]")
 
 
 def value(token: str) -> float:
@@ -47,6 +52,28 @@ def is_integer(token: str) -> bool:
     return re.fullmatch(r"[-+−]?[\d,]+", token) is not None
 
 
+def digits_shown(token: str) -> int:
+    """How many significant digits a number shows: 3 of 0.0120, 2 of 1.0e-05."""
+    mantissa = re.sub(r"[eE].*", "", token)
+    return len(re.sub(r"\D", "", mantissa).lstrip("0"))
+
+
+def short_decimals(text: str, code: str = "") -> list[str]:
+    """The decimals in a text that show fewer than three significant digits.
+
+    Zeros are left out, and so are intervals, whose digits follow from their width ("+0.012 [-0.003,
+    +0.027]"), and numbers that stand in the code: a setting is as exact as it is written.
+    """
+    settings = {abs(value(token)) for token in NUMBER.findall(code)}
+    return [
+        token
+        for token in NUMBER.findall(INTERVAL.sub("", text))
+        if unit_of_last_digit(token) is not None
+        and digits_shown(token) < 3
+        and abs(value(token)) not in {0.0, *settings}
+    ]
+
+
 def numbers_agree(
     stored: str, new: str, rtol: float | None = None, atol: float | None = None
 ) -> bool:
@@ -64,7 +91,10 @@ def numbers_agree(
     if rtol is not None or atol is not None:
         return abs(a - b) <= (atol or 0.0) + (rtol or 0.0) * abs(a)
     units = [unit for unit in map(unit_of_last_digit, (stored, new)) if unit is not None]
-    shown = min(units, default=0.0) * (1 + 1e-6)  # 0.124 - 0.123 is a little more than 0.001
+    shown = min(units, default=0.0)
+    if shown > UNIT_RTOL * max(abs(a), abs(b)):
+        shown = 0.0
+    shown *= 1 + 1e-6  # 0.124 - 0.123 is a little more than 0.001
     return abs(a - b) <= max(shown, NOISE_RTOL * abs(a), NOISE_ATOL)
 
 

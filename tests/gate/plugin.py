@@ -5,7 +5,8 @@ is ours. A notebook is executed as a whole and then judged cell by cell, because
 update the display of an earlier one.
 
 * Words have to be equal, numbers agree to one unit of the last shown digit, integers exactly,
-  figures to the eye (`numbers.py`, `figures.py`). A cell sets its own tolerance in its metadata:
+  figures to the eye, also within HTML (`numbers.py`, `figures.py`). A cell sets its own tolerance
+  in its metadata, and is listed for it if that is wider:
   `"mtl": {"rtol": 1e-3, "atol": 1e-6, "figure_tol": 30}`.
 * Outputs come in the same number, order and kind. Widget views are left out on both sides, but an
   error inside a widget fails its cell.
@@ -15,8 +16,11 @@ update the display of an earlier one.
 * A cell exempt from comparison (tags nbval-skip, nbval-ignore-output) gives its reason in
   `"mtl": {"reason": "..."}` and is listed in `tests/exemptions.txt`.
 * Cells tagged `gpu` are reported as skipped where there is no CUDA device: they are executed, and
-  say that they do nothing, so that later cells find their names. Where there is a device they are
-  compared if the stored output was recorded with one.
+  have to say that they do nothing. Where there is a device they are compared if the stored output
+  was recorded with one.
+* An error in a thread or a task of a cell fails the notebook, however late it comes, and so does a
+  `!command` that fails (`tools/watch.py`).
+* A file that cannot be read is one failing test, and stops none of the others.
 """
 
 from __future__ import annotations
@@ -33,8 +37,8 @@ from nbval import plugin as nbval_plugin
 
 from tests.gate.figures import LIMIT, figure_difference
 from tests.gate.numbers import data_difference, text_difference
-from tests.gate.rules import PICTURES, cell_faults, settings_of
-from tools import execute
+from tests.gate.rules import cell_faults, file_faults, settings_of
+from tools import execute, pictures
 
 
 def kind_of(output: NotebookNode) -> str:
@@ -83,28 +87,66 @@ def outputs_difference(
             was, is_now = (f"{output.ename}: {output.evalue}" for output in (old, fresh))
             found = {"error": text_difference(was, is_now, *tolerance)}
         else:
-            found = {}
-            for mime, value in old.data.items():
-                if mime in PICTURES:
-                    limit = settings.get("figure_tol", LIMIT)
-                    stem = save_as and save_as.with_name(f"{save_as.name}-output{number}")
-                    found[mime] = figure_difference(value, fresh.data[mime], limit, stem)
-                else:
-                    found[mime] = data_difference(value, fresh.data[mime], *tolerance)
+            stem = save_as and save_as.with_name(f"{save_as.name}-output{number}")
+            found = data_differences(old.data, fresh.data, settings, stem)
         differences += [f"{what}: {text}" for what, text in found.items() if text is not None]
     return "\n".join(differences) or None
+
+
+def data_differences(
+    stored: Mapping[str, Any],
+    new: Mapping[str, Any],
+    settings: Mapping[str, Any],
+    stem: Path | None,
+) -> dict[str, str | None]:
+    """What differs between the data of two outputs of the same kind, by what it is in."""
+    tolerance = settings.get("rtol"), settings.get("atol")
+    found = {}
+    for mime, value in stored.items():
+        if mime not in pictures.ALONE:
+            texts = (value, new[mime])
+            if mime == "text/html":
+                texts = tuple(map(pictures.without_pictures, texts))
+            found[mime] = data_difference(*texts, *tolerance)
+    before, after = pictures.pictures(stored), pictures.pictures(new)
+    if len(before) != len(after):
+        return found | {"figure": f"{len(before)} pictures → {len(after)}"}
+    limit = settings.get("figure_tol", LIMIT)
+    for number, pair in enumerate(zip(before, after, strict=True), start=1):
+        save_as = stem and stem.with_name(f"{stem.name}-{number}" if number > 1 else stem.name)
+        found[f"figure {number}"] = figure_difference(*pair, limit, save_as)
+    return found
+
+
+class FileFaults(pytest.Item):
+    """Stands for what is wrong with a notebook's file: a test that fails."""
+
+    def __init__(self, *, faults: list[str], **options: Any) -> None:
+        super().__init__(**options)
+        self.faults = faults
+
+    def runtest(self) -> None:
+        pytest.fail("\n".join(self.faults), pytrace=False)
 
 
 class NotebookFile(nbval_plugin.IPyNbFile):
     """A notebook: executed once, when its first cell is asked for."""
 
-    def collect(self) -> Iterator[NotebookCell]:
+    nb: NotebookNode | None = None  # of a file that cannot be read
+
+    def collect(self) -> Iterator[FileFaults | NotebookCell]:
+        if faults := file_faults(self.path):
+            yield FileFaults.from_parent(self, name="File", faults=faults)
+            if len(faults) == 1 and "cannot be read" in faults[0]:
+                return
         for number, item in enumerate(super().collect(), start=1):
             yield NotebookCell.from_parent(
                 self, name=f"Cell {number}", cell_num=number, cell=item.cell, options=item.options
             )
 
     def setup(self) -> None:
+        if self.nb is None:
+            return
         notebook = execute.cleared(self.nb)
         run = execute.execute_cells(
             notebook,
@@ -157,6 +199,8 @@ class NotebookCell(nbval_plugin.IPyNbCell):
             return ["tagged raises-exception, but it raises no longer"]
         if not self.options["check"]:
             return []
+        if without_cuda and not execute.recorded_without_cuda(new.outputs):
+            return ["tagged gpu, but it does not say what it skips where there is no CUDA device"]
         if "gpu" in tags and execute.recorded_without_cuda(stored) != without_cuda:
             return []
         save_as = self.config.rootpath / "build" / "figure_failures"

@@ -55,14 +55,18 @@ class AlignedMTL(GramianWeighting):
         self.scale = check_choice("scale", scale, ("min", "median", "rmse"))
         if tolerance is not None:
             check_number("tolerance", tolerance, "[0, 1)")
-        self.tolerance = tolerance
+        self._tolerance = tolerance
+
+    @property
+    def tolerance(self) -> float:
+        """Relative size below which an eigenvalue counts as zero."""
+        if self._tolerance is None:
+            return self.n_tasks * float(np.finfo(np.float32).eps)
+        return self._tolerance
 
     def rule(self, gramian: Array) -> Array:
         values, vectors = np.linalg.eigh(gramian)
-        tolerance = self.tolerance
-        if tolerance is None:
-            tolerance = len(gramian) * float(np.finfo(np.float32).eps)
-        keep = values > max(tolerance * values[-1], 0.0)
+        keep = values > max(self.tolerance * values[-1], 0.0)
         if not keep.any():  # all gradients are zero
             return np.ones(len(gramian))
         values, vectors = values[keep], vectors[:, keep]

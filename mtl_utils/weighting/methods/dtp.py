@@ -29,7 +29,8 @@ class DynamicTaskPriority(HistoryWeighting):
 
     A key performance indicator (KPI) lies in [0, 1], 1 is best: accuracy, average precision, or the
     fraction of errors below a threshold, which you choose. Needs `weighting.observe(kpis=...)`,
-    [K], before the first `backward`, then as often as you like (a batch, an epoch).
+    [K], before the first `backward`, then as often as you like (a batch, an epoch). NaN leaves a
+    task's average as it is.
 
     The weights are at least 0 and at most -log(kpi_min) and fall with the KPI: 0 where it is 1.
     They are not normalised, so steps shorten as all tasks improve. They do not depend on the

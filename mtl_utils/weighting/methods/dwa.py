@@ -26,7 +26,8 @@ class DynamicWeightAverage(HistoryWeighting):
 
     L_k(e) is the mean training loss of task k in epoch e. Needs
     `weighting.observe(train_losses=...)` at the end of each epoch, [K], at least 0; the weights are
-    1 until two epochs were observed, and stay 1 if none ever is.
+    1 until two epochs were observed, and stay 1 if none ever is. NaN leaves a task's epochs as they
+    are: its ratio is that of the last two in which it was measured, 1 until there are two.
 
     The weights are positive, sum to K, and do not change when a loss is multiplied by a constant,
     so the rule does not balance losses of different size. While no loss grows, r lies in [0, 1],

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from mtl_utils.weighting.adam import adam
 from mtl_utils.weighting.base import register
-from mtl_utils.weighting.checks import check_number, check_vector, log_of
+from mtl_utils.weighting.checks import check_number, check_vector, log_of, refuse_tasks
 from mtl_utils.weighting.kinds import LossWeighting
 
 
@@ -34,7 +34,8 @@ class Famo(LossWeighting):
 
     Needs `weighting.observe(losses_after_step=...)`, [K], after each optimiser step, with the
     losses of the same batch, which costs one more forward pass; a second `backward` without it
-    raises. Losses have to stay above lower - eps; others are refused. A loss at `lower` takes
+    raises. Of a task that was absent from the step it may be anything or NaN, as its logit stays.
+    Losses have to stay above lower - eps; others are refused. A loss at `lower` takes
     nearly the whole weight. With one task the weight is 1. The first step has z = 1 / K.
     Multiplying a loss and its bound by a constant leaves direction and logits as they are (up to
     eps).
@@ -112,7 +113,11 @@ class Famo(LossWeighting):
         return weights
 
     def _observe(self, key: str, values: Tensor) -> None:
-        if bool(self.log_gaps.isnan().any()):
+        waiting = ~self.log_gaps.isnan().cpu()
+        if not waiting.all() and waiting.any():  # the other tasks were absent
+            self._observe_on(waiting, key, values)
+            return
+        if not waiting.any():
             raise RuntimeError(
                 f"{key}: famo has no step to compare them with; call backward() first, and observe "
                 "once a step"
@@ -126,6 +131,11 @@ class Famo(LossWeighting):
         )
         self.logits = self.logits - self.lr * change
         self.log_gaps = torch.full_like(self.log_gaps, torch.nan)
+
+    def _check_measured(self, key: str, measured: Tensor) -> None:
+        lacking = ~self.log_gaps.isnan().cpu() & ~measured
+        values = torch.full((self.n_tasks,), torch.nan)
+        refuse_tasks(key, values, lacking, "famo needs that of every task of the step")
 
     def _log_gaps(self, key: str, losses: Tensor) -> Tensor:
         gaps = losses - self.lower.to(losses) + self.eps

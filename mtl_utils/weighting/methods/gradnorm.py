@@ -37,7 +37,8 @@ class GradNorm(GradientWeighting):
     gradients, the weights act on the heads too.
 
     L_k(0) is the loss of the first call, above 0. A task whose gradient is zero keeps its weight
-    (up to the scaling).
+    (up to the scaling). A step in which tasks are absent shares out among the others what they have
+    together: used are their weights scaled to a sum of K', the number of those present.
 
     Args:
         alpha: at least 0. 0 gives equal norms; larger values pull slow tasks harder.

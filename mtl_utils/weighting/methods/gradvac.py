@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 import numpy as np
 import torch
 from torch import Tensor
@@ -49,6 +51,7 @@ class GradVac(GramianWeighting):
     Source: Wang, Tsvetkov, Firat, Cao, ICLR 2021, arXiv 2010.05874, equation 3 and algorithm 1.
     """
 
+    task_dims: ClassVar = {"average": (0, 1)}
     average: Tensor
 
     def __init__(

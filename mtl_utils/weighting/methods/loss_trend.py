@@ -31,7 +31,9 @@ class LossTrend(HistoryWeighting):
 
     Needs `weighting.observe(val_losses=...)` once an iteration, [K], of a validation batch. The
     weights are 1 until 2 `window` iterations were observed, then new every `window` iterations.
-    A `backward` that finds none observed after 2 `window` steps raises.
+    A `backward` that finds none observed after 2 `window` steps raises. NaN leaves a task's window
+    as it is: the windows of a task hold `window` measurements each, and until it has two of them
+    its change counts as the mean of the others' changes.
 
     The weights are at least 0 and sum to K. A plateaued task gets 0; where all tasks plateau (0/0)
     all get 1. A rising loss counts as a falling one. Not invariant: a loss multiplied by 100 draws
@@ -78,9 +80,13 @@ class LossTrend(HistoryWeighting):
         ended = self.observed % self.window == 0
         current = self.total / self.window
         second = ended & ~self.previous.isnan()
-        self.change = torch.where(second, (current - self.previous).abs(), self.change)
+        self.change = torch.where(second, self.moved(current, self.previous), self.change)
         self.previous = torch.where(ended, current, self.previous)
         self.total = torch.where(ended, 0.0, self.total)
+
+    def moved(self, current: Tensor, previous: Tensor) -> Tensor:
+        """How far each loss moved from one window to the next, [K], at least 0."""
+        return (current - previous).abs()
 
     def weights_now(self) -> Tensor:
         overdue = (self.observed == 0) & (self.steps >= 2 * self.window)

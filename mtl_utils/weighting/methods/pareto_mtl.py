@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, ClassVar, Self
 
 import numpy as np
 import torch
@@ -35,6 +35,7 @@ class ParetoMTL(GramianWeighting):
     constraints.
 
     The coefficients may be negative. Draw M runs, one for each vector, for a set of trade-offs.
+    Where tasks are absent from a batch, the vectors are those of the others, scaled to length 1.
 
     Args:
         preferences: [M, K], at least 0, rows not zero; they are scaled to length 1.
@@ -58,6 +59,7 @@ class ParetoMTL(GramianWeighting):
     """
 
     needs_nonnegative = True
+    task_dims: ClassVar = {"preferences": (1,)}
     preferences: Tensor
     inside: Tensor
 
@@ -89,13 +91,21 @@ class ParetoMTL(GramianWeighting):
     def towards(self, gramian: Array, losses: Array) -> Array:
         """alpha, [K], from a Gramian [K, K] and losses [K]; remembers if the cone was reached."""
         u = self.preferences.cpu().double().numpy()
-        u = u / np.linalg.norm(u, axis=1, keepdims=True)
+        length = np.linalg.norm(u, axis=1, keepdims=True)
+        u = u / np.where(length > 0, length, 1.0)  # 0 where a vector prefers none of these tasks
         constraints = np.delete(u, self.index, 0) - u[self.index]
+        if length[self.index] == 0:
+            constraints = constraints[:0]
         active = constraints[constraints @ losses > 0]
         self.inside = self.inside | (len(active) == 0)
         rows = np.vstack([np.eye(self.n_tasks), active]) if self.inside else active
         product = rows @ gramian @ rows.T
         return solvers.min_norm_point(0.5 * (product + product.T)) @ rows
+
+    def take(self, part: Self, tasks: Tensor) -> None:
+        inside = self.inside
+        super().take(part, tasks)
+        self.inside = inside  # only a step with all tasks shows whether the cone is reached
 
     def coefficients(self, gramian: Tensor) -> Tensor:
         raise NotImplementedError("coefficients: pareto_mtl needs the losses too; see towards()")

@@ -41,8 +41,9 @@ class SmoothTchebycheff(LossWeighting):
 
     The log form minimises sum_k log L_k for `warm_up` epochs and takes the mean losses of the last
     of these as nadir. It needs `weighting.observe(train_losses=...)` at the end of each epoch, [K],
-    above 0 (without it the warm-up never ends), and losses above 0; others are refused. The plain
-    form takes losses of any sign and observes nothing.
+    above 0 (without it the warm-up never ends), and losses above 0; others are refused. NaN is an
+    epoch in which a task was not measured and does not count for it; the log form begins when all
+    tasks of a step have their nadir. The plain form takes losses of any sign and observes nothing.
 
     Args:
         mu: smoothing, above 0, in units of the losses (plain form).

@@ -1,0 +1,68 @@
+"""What the code of a notebook has to be like, read and not run."""
+
+from __future__ import annotations
+
+import ast
+import builtins
+from collections import Counter
+from collections.abc import Iterable, Set
+
+BUILTINS = frozenset(dir(builtins))
+MUTABLE = (ast.List, ast.Dict, ast.Set, ast.Call, ast.ListComp, ast.DictComp, ast.SetComp)
+
+
+def parsed(source: str) -> ast.Module:
+    """The code of a cell; lines of IPython (%magic, !command) count as comments."""
+    lines = [f"# {line}" if line.lstrip()[:1] in "%!" else line for line in source.splitlines()]
+    return ast.parse("\n".join(lines))
+
+
+def names_in(node: ast.AST) -> set[str]:
+    """The names that an expression reads, without the arguments of its own lambdas."""
+    own = {a.arg for part in ast.walk(node) if isinstance(part, ast.Lambda) for a in part.args.args}
+    return {part.id for part in ast.walk(node) if isinstance(part, ast.Name)} - own
+
+
+def fixed_names(sources: Iterable[str]) -> set[str]:
+    """The names that are given a constant, once, and nothing else in the whole notebook."""
+    nodes = [node for source in sources for node in ast.walk(parsed(source))]
+    times = Counter(n.id for n in nodes if isinstance(n, ast.Name) and isinstance(n.ctx, ast.Store))
+    times.update(n.arg for n in nodes if isinstance(n, ast.arg))
+    fixed: set[str] = set()
+    for node in nodes:
+        if isinstance(node, ast.Assign) and isinstance(node.targets[0], ast.Name):
+            name, alone = node.targets[0].id, len(node.targets) == 1
+            constant = not any(isinstance(part, MUTABLE) for part in ast.walk(node.value))
+            if alone and times[name] == 1 and constant and names_in(node.value) <= fixed:
+                fixed.add(name)
+    return fixed
+
+
+def idle_claims(source: str, fixed: Set[str] = frozenset()) -> list[str]:
+    """The claims of a cell that cannot fail: on constants only, or of a thing against itself.
+
+    Args:
+        source: the code of the cell.
+        fixed: names that hold constants, `fixed_names` of the notebook.
+    """
+    found = []
+    for node in ast.walk(parsed(source)):
+        if not (isinstance(node, ast.Call) and getattr(node.func, "id", "") == "claim"):
+            continue
+        sides = node.args[1:3] + [k.value for k in node.keywords if k.arg in ("got", "want")]
+        same = len(sides) == 2 and ast.dump(sides[0]) == ast.dump(sides[1])
+        if same or all(names_in(side) <= BUILTINS | fixed for side in sides):
+            found.append(ast.unparse(node))
+    return found
+
+
+def is_gpu_cell(source: str) -> bool:
+    """Whether a cell does all that it does in `if needs_cuda(...):`, without an else."""
+    body = parsed(source).body
+    return (
+        len(body) == 1
+        and isinstance(body[0], ast.If)
+        and isinstance(body[0].test, ast.Call)
+        and getattr(body[0].test.func, "id", "") == "needs_cuda"
+        and not body[0].orelse
+    )
