@@ -594,7 +594,10 @@ def test_exemptions_are_found(tmp_path):
         cell("off", ["nbval-ignore-output"], reason="times"),
         cell("silent", ["nbval-skip"]),
     ]
-    nbformat.write(notebook_of(*cells), tmp_path / "04_x.ipynb")
+    (tmp_path / "research").mkdir()
+    for name in ("04_x", "research/04_x"):
+        nbformat.write(notebook_of(*cells), tmp_path / f"{name}.ipynb")
+    assert exemptions(tmp_path / "research/04_x.ipynb")[0].startswith("research/04_x | loose | ")
     assert exemptions(tmp_path / "04_x.ipynb") == [
         "04_x | loose | rtol 0.02 | float32",
         "04_x | loose | atol 0.5 | float32",

@@ -5,42 +5,101 @@ from pathlib import Path
 
 import nbformat
 import pytest
+from nbformat import NotebookNode
 
-from tests.gate.rules import cell_faults, output_faults
-from tools import execute
-from tools.notebooks import CHECK_MARK, printed_lines
+from mtl_utils.exercises import exercise_ids
+from tests.gate.numbers import short_decimals
+from tests.gate.rules import cell_faults, file_faults, output_faults
+from tests.gate.sources import fixed_names, idle_claims, is_gpu_cell
+from tools import execute, pictures
+from tools import notebooks as tool
 
-ROOT = Path(__file__).resolve().parents[1]
-NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
-each_notebook = pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+NOTEBOOKS = tool.find()
+LESSONS = [path for path in NOTEBOOKS if path.parent == tool.FOLDER]
+each_notebook = pytest.mark.parametrize("path", NOTEBOOKS, ids=tool.label)
+each_lesson = pytest.mark.parametrize("path", LESSONS, ids=tool.label)
+
+# Not yet rewritten: figures without alt text, results with one or two digits. This list only
+# shrinks: a notebook that is rewritten has to leave it.
+OLD_FORM = {
+    "00_start_here",
+    "01_why_multitask",
+    "02_losses_and_coefficients",
+    "03_homoscedastic_uncertainty",
+    "04_two_regressions",
+    "05_heteroscedastic_uncertainty",
+    "06_dynamic_weight_average",
+    "07_dynamic_task_priority",
+    "08_gradnorm",
+    "09_mgda",
+    "10_pareto_mtl",
+    "11_loss_trend",
+    "12_gradient_conflicts",
+    "13_scalarisations",
+}
+
+EXERCISE_LINE = re.compile(r"^. \d\d\.\d+: .*$", re.MULTILINE)  # its numbers are the exercise's
 
 
-def read(path):
+def read(path: Path) -> NotebookNode:
     return nbformat.read(path, as_version=4)
 
 
+def form_faults(notebook: NotebookNode) -> list[str]:
+    """What keeps a notebook from the form that those have which were rewritten."""
+    cells = execute.code_cells(notebook)
+    code = "\n".join(cell.source for cell in cells)
+    fixed = fixed_names(cell.source for cell in cells)
+    faults = []
+    for cell in cells:
+        faults += [f"cannot fail: {claim}" for claim in idle_claims(cell.source, fixed)]
+        for output in cell.outputs:
+            data = output.get("data", {})
+            faults += [
+                "a figure without alt text: use show(fig, alt=...), or a verb of mtl_utils.plots"
+                for alt in pictures.alt_texts(data)
+                if len(alt.split()) < 5
+            ]
+            text = output.get("text") or data.get("text/plain", "")
+            if not text.startswith("Figure: "):
+                short = short_decimals(EXERCISE_LINE.sub("", text), code)
+                faults += [f"{number}: show three significant digits" for number in short]
+    return faults
+
+
 def test_there_are_notebooks():
-    assert len(NOTEBOOKS) >= 4
+    assert len(LESSONS) >= 14
+    assert {tool.label(path) for path in NOTEBOOKS} >= OLD_FORM
 
 
 @each_notebook
 def test_form(path):
+    assert file_faults(path) == []
     notebook = read(path)
-    nbformat.validate(notebook)
     assert (notebook.nbformat, notebook.nbformat_minor) == (4, 5)
     assert notebook.metadata.kernelspec.name == "python3"
-    assert "widgets" not in notebook.metadata
-    ids = [cell.id for cell in notebook.cells]
-    assert len(set(ids)) == len(ids)
+    assert notebook.metadata.language_info == tool.LANGUAGE_INFO, "JupyterLab would change it"
+    assert set(notebook.metadata) == {"kernelspec", "language_info"}
     timing = {"execution", "ExecuteTime", "papermill"}
     assert not any(timing.intersection(cell.metadata) for cell in notebook.cells)
-    assert path.stat().st_size < 300_000
+    assert path.stat().st_size < 800_000
+
+
+@each_notebook
+def test_rewritten_notebooks_have_the_new_form(path):
+    faults = form_faults(read(path))
+    if tool.label(path) in OLD_FORM:
+        assert faults, "it has the new form: take it off the list OLD_FORM"
+    else:
+        assert faults == []
 
 
 @each_notebook
 def test_cells_were_run_from_top_to_bottom_without_complaint(path):
     for number, cell in enumerate(execute.code_cells(read(path)), start=1):
         assert cell_faults(cell, number) == [], cell.source
+        if "gpu" in execute.tags(cell):
+            assert is_gpu_cell(cell.source), "all of a GPU cell stands in `if needs_cuda(...):`"
 
 
 @each_notebook
@@ -53,32 +112,40 @@ def test_outputs_hold_nothing_of_a_machine_or_a_moment(path):
 
 @each_notebook
 def test_no_check_failed(path):
-    wrong = [line for line in printed_lines(read(path)) if line.startswith("✗")]
+    wrong = [line for line in tool.printed_lines(read(path)) if line.startswith(("✗", "≈"))]
     assert wrong == []
 
 
 @each_notebook
 def test_it_is_written_as_the_course_is(path):
     notebook = read(path)
-    assert 20 <= len(notebook.cells) <= 64
-    words = sum(len(c.source.split()) for c in notebook.cells if c.cell_type == "markdown")
-    assert words < 4000
     text = "\n".join(c.source for c in notebook.cells if c.cell_type == "markdown")
-    for heading in ("Summary", "Common mistakes", "Exercises", "Next"):
-        assert re.search(rf"^## .*{heading}", text, re.MULTILINE), f"no heading {heading}"
     assert not re.search(r"\b(?:obviously|simply)\b", text, re.IGNORECASE)
-    passed = [line for line in printed_lines(notebook) if line.startswith(CHECK_MARK)]
+    passed = [line for line in tool.printed_lines(notebook) if line.startswith(tool.CHECK_MARK)]
     assert len(passed) >= 10, "a notebook asserts what it says"
 
 
-@each_notebook
-def test_each_exercise_has_a_solution_that_is_right(path):
-    from mtl_utils.exercises import exercise_ids
+@each_lesson
+def test_a_lesson_ends_as_lessons_do(path):
+    text = "\n".join(c.source for c in read(path).cells if c.cell_type == "markdown")
+    for heading in ("Summary", "Common mistakes", "Exercises", "Next"):
+        assert re.search(rf"^## .*{heading}", text, re.MULTILINE), f"no heading {heading}"
 
-    solutions = [c for c in execute.code_cells(read(path)) if "solution" in execute.tags(c)]
-    checked = [re.findall(r'^check\("([\d.]+)", answer\)$', c.source, re.M) for c in solutions]
-    assert [ids[0] for ids in checked] == exercise_ids(path.name[:2])
-    assert len(solutions) >= 3
-    for cell, (exercise,) in zip(solutions, checked, strict=True):
-        assert cell.metadata.get("jupyter", {}).get("source_hidden"), exercise
-        assert any(o.get("text", "").startswith(f"✓ {exercise}") for o in cell.outputs), exercise
+
+@each_lesson
+def test_each_exercise_has_a_place_for_the_answer_and_a_solution_that_is_right(path):
+    cells = {"exercise": [], "solution": []}
+    for cell in read(path).cells:
+        for tag in cells:
+            if tag in execute.tags(cell):
+                cells[tag].append(cell)
+    ids = exercise_ids(path.name[:2])
+    assert len(ids) >= 3
+    for tag in cells:
+        assert [tool.exercise_of(cell) for cell in cells[tag]] == ids
+    for number, place, solution in zip(ids, *cells.values(), strict=True):
+        (line,) = place.outputs
+        assert line.text == f"… {number}: put your answer in place of the dots\n"
+        assert solution.metadata.jupyter.source_hidden, number
+        assert solution.source.startswith("# "), "the line that a folded cell shows: no answer"
+        assert any(o.get("text", "").startswith(f"✓ {number}") for o in solution.outputs), number

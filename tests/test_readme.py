@@ -46,6 +46,14 @@ def test_a_stale_table_is_noticed_and_mended(copy, capsys):
     assert path.read_text(encoding="utf-8") == fresh
 
 
+def test_a_report_stands_beside_its_lesson(copy):
+    assert "research" not in readme.table()
+    (copy / "notebooks" / "research").mkdir()
+    for name in ("00_start_here.ipynb", "07_other.ipynb"):
+        (copy / "notebooks" / "research" / name).touch()
+    assert readme.table().count(" · [research](notebooks/research/00_start_here.ipynb)") == 1
+
+
 def test_step_costs_follow_their_record(copy, capsys):
     path = copy / "results" / "step_cost.csv"
     record = path.read_text(encoding="utf-8").splitlines()

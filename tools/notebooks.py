@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import copy
 import io
 import os
 import re
@@ -29,22 +30,34 @@ sys.path.insert(0, str(ROOT))  # for `python tools/notebooks.py`
 from tools import execute, pictures  # noqa: E402
 
 FOLDER = ROOT / "notebooks"
+NAMED = "[0-9][0-9]_*.ipynb"
 EXECUTED = ROOT / "build" / "executed"
-CHECK_MARK = "✓ "  # begins the lines that claim() and check() print
+CHECK_MARK = "✓ "  # begins the lines of claim() and check()
 TRACEBACK_LINES = 12  # of the report of a failure
 
 
-def find(names: Sequence[str]) -> list[Path]:
-    """Paths of the notebooks named (with or without .ipynb, or by number), all without names."""
-    every = sorted(FOLDER.glob("[0-9][0-9]_*.ipynb"))
+def label(path: Path) -> str:
+    """A notebook's name: "04_two_regressions", of a report "research/04_two_regressions"."""
+    return path.relative_to(FOLDER).with_suffix("").as_posix()
+
+
+def find(names: Sequence[str] = ()) -> list[Path]:
+    """Paths of the notebooks named; without names all, the lessons first, then the reports.
+
+    Args:
+        names: such as "04", "04_two_regressions", "04_two_regressions.ipynb", and "research/04".
+    """
+    lessons, reports = (sorted(f.glob(NAMED)) for f in (FOLDER, FOLDER / "research"))
     chosen = []
     for name in names:
-        stem = Path(name).stem
-        matches = [path for path in every if stem in (path.stem, path.stem[:2])]
+        wanted = Path(name).with_suffix("")
+        among = reports if wanted.parent.name == "research" else lessons
+        matches = [path for path in among if wanted.name in (path.stem, path.stem[:2])]
         if not matches:
-            raise SystemExit(f"no notebook {name!r}; there are: {', '.join(p.stem for p in every)}")
+            known = ", ".join(map(label, lessons + reports))
+            raise SystemExit(f"no notebook {name!r}; there are: {known}")
         chosen += matches
-    return chosen or every
+    return chosen or lessons + reports
 
 
 def read(path: Path) -> NotebookNode:
@@ -53,11 +66,24 @@ def read(path: Path) -> NotebookNode:
 
 
 def printed_lines(notebook: NotebookNode) -> list[str]:
-    """Every line that the cells of a notebook print."""
+    """Every line of text that the cells of a notebook print or show."""
     outputs = [output for cell in execute.code_cells(notebook) for output in cell.outputs]
-    text = "\n".join(output.text for output in outputs if output.get("name") == "stdout")
-    return text.splitlines()
+    texts = [o.get("text") or o.get("data", {}).get("text/plain", "") for o in outputs]
+    return "\n".join(texts).splitlines()
 
+
+# What the kernel says of itself: JupyterLab puts it into a notebook that says anything else, and so
+# marks it as changed as soon as it is opened. The version is that of the Python which the course
+# was recorded with, whoever refreshes a notebook.
+LANGUAGE_INFO = {
+    "codemirror_mode": {"name": "ipython", "version": 3},
+    "file_extension": ".py",
+    "mimetype": "text/x-python",
+    "name": "python",
+    "nbconvert_exporter": "python",
+    "pygments_lexer": "ipython3",
+    "version": "3.11.7",
+}
 
 # ---- run -------------------------------------------------------------------------------------
 
@@ -80,14 +106,14 @@ class Result:
 
     @property
     def checks(self) -> int:
-        """How many checks passed: lines that claim() and check() print."""
+        """How many checks passed: lines of claim(), alone or in a block, and of check()."""
         return sum(line.startswith(CHECK_MARK) for line in printed_lines(self.notebook))
 
     def report(self) -> str:
         """The failing cell and the end of its traceback."""
         assert self.failure is not None
         traceback = self.failure.traceback.splitlines()[-TRACEBACK_LINES:]
-        return "\n".join([f"{self.path.name}, {self.failure}", *(f"    {t}" for t in traceback)])
+        return "\n".join([f"{label(self.path)}, {self.failure}", *(f"    {t}" for t in traceback)])
 
 
 async def execute_copy(path: Path, on_cell: Callable[[], Any] = lambda: None) -> Result:
@@ -107,12 +133,14 @@ async def execute_all(paths: Sequence[Path], jobs: int) -> list[Result]:
 
         async def one(path: Path) -> Result:
             async with free:
-                running.append(path.stem)
+                running.append(label(path))
                 bar.set_description_str(", ".join(running))
                 result = await execute_copy(path, bar.update)
-                running.remove(path.stem)
+                running.remove(label(path))
                 bar.set_description_str(", ".join(running) or "done")
-            nbformat.write(result.notebook, EXECUTED / path.name)
+            target = EXECUTED / f"{label(path)}.ipynb"
+            target.parent.mkdir(parents=True, exist_ok=True)
+            nbformat.write(result.notebook, target)
             return result
 
         return await asyncio.gather(*map(one, paths))
@@ -121,16 +149,15 @@ async def execute_all(paths: Sequence[Path], jobs: int) -> list[Result]:
 def run(names: Sequence[str], jobs: int) -> int:
     """Execute notebooks and print a table; 1 if any failed. The notebooks are not changed."""
     paths = find(names)
-    EXECUTED.mkdir(parents=True, exist_ok=True)
     begin = time.monotonic()
     results = asyncio.run(execute_all(paths, jobs))
     seconds = time.monotonic() - begin
 
-    width = max([len(path.stem) for path in paths], default=8)
+    width = max([len(label(path)) for path in paths], default=8)
     print(f"\n{'notebook':{width}}  seconds  checks passed")
     for result in results:
         outcome = "FAILED" if result.failure else str(result.checks)
-        print(f"{result.path.stem:{width}}  {result.seconds:7.1f}  {outcome:>13}")
+        print(f"{label(result.path):{width}}  {result.seconds:7.1f}  {outcome:>13}")
     print(f"{'all':{width}}  {seconds:7.1f}  {sum(result.checks for result in results):13d}")
     failed = [result for result in results if result.failure is not None]
     for result in failed:
@@ -169,17 +196,13 @@ def normalised(notebook: NotebookNode, stored: NotebookNode) -> NotebookNode:
                 "language": "python",
                 "name": "python3",
             },
-            "language_info": {
-                "name": "python",
-                "file_extension": ".py",
-                "mimetype": "text/x-python",
-            },
+            "language_info": LANGUAGE_INFO,
         }
     )
     pairs = zip(execute.code_cells(notebook), execute.code_cells(stored), strict=True)
     for number, (cell, old) in enumerate(pairs, start=1):
         cell.metadata.pop("execution", None)
-        cell.outputs = execute.without_widgets(cell.outputs)
+        cell.outputs = execute.merged_streams(execute.without_widgets(cell.outputs))
         for output in cell.outputs:
             if output.get("name") == "stderr":
                 raise execute.CellFailed(number, cell, f"on stderr: {output.text}")
@@ -209,34 +232,69 @@ def refresh(names: Sequence[str]) -> int:
             print(f"left as it was: {result.report()}")
             status = 1
         else:
-            print(f"{path.name}: {result.seconds:.1f} s, {path.stat().st_size / 1000:.0f} kB")
+            print(f"{label(path)}: {result.seconds:.1f} s, {path.stat().st_size / 1000:.0f} kB")
     return status
 
 
 # ---- student ---------------------------------------------------------------------------------
 
 
-def student_copy(notebook: NotebookNode) -> NotebookNode:
-    """The notebook with each solution replaced by a place for the reader's answer."""
-    for cell in execute.code_cells(notebook):
+def exercise_of(cell: NotebookNode) -> str | None:
+    """The number of the exercise that a cell ends with: `check("04.1", answer)`."""
+    found = re.search(r'^check\("([\d.]+)", answer\)\s*\Z', cell.source, re.MULTILINE)
+    return found.group(1) if found else None
+
+
+def with_answers(notebook: NotebookNode) -> NotebookNode:
+    """A copy with each solution typed into the place for the reader's answer.
+
+    Raises:
+        ValueError: a solution without such a place before it.
+    """
+    cells: list[NotebookNode] = []
+    for cell in copy.deepcopy(notebook.cells):
         if "solution" not in execute.tags(cell):
+            cells.append(cell)
             continue
-        checks = re.findall(r"^check\(.*, answer\)$", cell.source, re.MULTILINE)
-        if not checks:
-            raise ValueError(f'cell {cell.id}: a solution has to end in check("...", answer)')
-        cell.source = "\n".join(["answer = ...  # your answer", *checks])
-        cell.outputs, cell.execution_count = [], None
-        cell.metadata.pop("jupyter", None)  # which hides the solution
+        place = next((c for c in reversed(cells) if "exercise" in execute.tags(c)), None)
+        if place is None or exercise_of(place) != exercise_of(cell) or exercise_of(cell) is None:
+            raise ValueError(
+                f"cell {cell.id}: a solution has to end in check(...), and to stand below a cell "
+                "with the tag exercise that ends in the same check(...)"
+            )
+        place.source = cell.source
+    notebook = copy.copy(notebook)
+    notebook.cells = cells
     return notebook
+
+
+def student_copy(notebook: NotebookNode, answers: bool = False) -> NotebookNode:
+    """A copy without the solutions, for the folder `student`, which is one level further down.
+
+    Args:
+        notebook: as it is stored; left alone.
+        answers: type the solutions into the places for the reader's answers.
+    """
+    filled = with_answers(notebook)
+    places = {cell.id: cell for cell in notebook.cells}
+    for cell in filled.cells:
+        if not answers:
+            cell.source = places[cell.id].source
+        if cell.cell_type == "code":
+            cell.source = re.sub(r"""(["'])\.\.(?=["'/])""", r"\1../..", cell.source)
+        else:
+            away = r"(?<=\]\()\.\./(?![^)]*\.ipynb)"  # from the notebooks, which are all copied
+            cell.source = re.sub(away, "../../", cell.source)
+    return filled
 
 
 def student() -> int:
     """Write all student copies."""
-    folder = FOLDER / "student"
-    folder.mkdir(exist_ok=True)
-    for path in find([]):
-        nbformat.write(student_copy(read(path)), folder / path.name)
-        print(f"{folder.name}/{path.name}")
+    for path in find():
+        target = FOLDER / "student" / f"{label(path)}.ipynb"
+        target.parent.mkdir(parents=True, exist_ok=True)
+        nbformat.write(student_copy(read(path)), target)
+        print(target.relative_to(FOLDER).as_posix())
     return 0
 
 

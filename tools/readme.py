@@ -18,6 +18,10 @@ from pathlib import Path
 import nbformat
 
 ROOT = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(ROOT))  # for `python tools/readme.py`
+
+from tools.pictures import pictures  # noqa: E402
+
 PICTURE = "docs/method_map.png"
 PICTURE_CALL = "plot_method_map("  # the cell of notebook 00 that draws it
 
@@ -49,6 +53,8 @@ def table() -> str:
     for path in sorted((ROOT / "notebooks").glob("*.ipynb")):
         front = front_matter(path)
         link = f"[{front['title']}](notebooks/{path.name})"
+        if (path.parent / "research" / path.name).exists():
+            link += f" · [research](notebooks/research/{path.name})"
         lines.append(f"| {link} | {front['promise']} | {front['time']} s |")
     return "\n".join(lines)
 
@@ -106,8 +112,8 @@ def picture() -> bytes:
     for cell in notebook.cells:
         if cell.cell_type == "code" and PICTURE_CALL in cell.source:
             for output in cell.outputs:
-                if "image/png" in output.get("data", {}):
-                    return base64.b64decode(output["data"]["image/png"])
+                if found := pictures(output.get("data", {})):
+                    return base64.b64decode(found[0])
     raise ValueError(f"00_start_here.ipynb: no cell with {PICTURE_CALL}...) holds a picture")
 
 

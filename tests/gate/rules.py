@@ -50,8 +50,9 @@ def leniencies(cell: NotebookNode) -> list[str]:
 
 def exemptions(path: Path) -> list[str]:
     """The lines of `tests/exemptions.txt` that a notebook calls for."""
+    name = f"research/{path.stem}" if path.parent.name == "research" else path.stem
     return [
-        f"{path.stem} | {cell.id} | {what} | {settings_of(cell).get('reason', 'NO REASON')}"
+        f"{name} | {cell.id} | {what} | {settings_of(cell).get('reason', 'NO REASON')}"
         for cell in execute.code_cells(nbformat.read(path, as_version=4))
         for what in leniencies(cell)
     ]
