@@ -75,7 +75,10 @@ def train(name: str, case: str, rank: int = 0, world: int = 1) -> Tensor:
                 losses = torch.stack([losses[0], half[1], losses[2]])
             if present is not None:
                 losses = torch.stack(
-                    [loss if p else loss * torch.nan for loss, p in zip(losses, present)]
+                    [
+                        loss if p else loss * torch.nan
+                        for loss, p in zip(losses, present, strict=True)
+                    ]
                 )
             if i < parts - 1 and world > 1:
                 with network.no_sync():
@@ -88,7 +91,7 @@ def train(name: str, case: str, rank: int = 0, world: int = 1) -> Tensor:
             if world == 1:
                 seen[1] = losses_of(model, x[: ROWS // 2], y[: ROWS // 2]).detach()[1]
             seen = seen.masked_fill(~present, torch.nan)
-        observed = {"kpis": 1 / (1 + seen), "val_losses": seen, "train_losses": seen}
+        observed = {"kpis": 1 - seen / 100, "val_losses": seen, "train_losses": seen}
         if "losses_after_step" in rule.observes:
             observed["losses_after_step"] = seen
         rule.observe(**{key: v for key, v in observed.items() if key in rule.observes})

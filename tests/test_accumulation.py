@@ -85,5 +85,5 @@ def test_the_representation_has_no_mean():
     rule.use(accumulate=2, gramian="representation")
     shared = list(model.trunk.parameters())
     rule.backward(losses_of(model, x, y), shared)
-    with pytest.raises(ValueError, match="^gramian: 'representation' does not go with accumulate"):
+    with pytest.raises(ValueError, match=r"^gramian: 'representation' does not go with accumulate"):
         rule.backward(losses_of(model, x, y), shared)

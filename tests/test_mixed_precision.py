@@ -1,4 +1,4 @@
-"""Gradient scaler and autocast: every rule sees the unscaled losses and computes outside autocast."""
+"""Gradient scaler and autocast: every rule sees unscaled losses, outside autocast."""
 
 import copy
 
@@ -81,12 +81,13 @@ def test_a_whole_training_with_a_scaler_is_that_without(name):
 @each_rule
 def test_an_overflow_skips_the_step_and_moves_no_state(name, kind):
     model, x, y = problem()
-    model, x, y = model.float(), x.float(), y.float()
-    rule = make(name, K).float()
-    scaler = torch.amp.GradScaler("cpu", init_scale=2.0**127 if kind == "gradients" else 2.0)
+    rule = make(name, K)
+    scaler = torch.amp.GradScaler("cpu", init_scale=1024.0)
+    if kind == "gradients":
+        model.trunk[0].weight.register_hook(lambda g: g * torch.inf)
     optimizer = torch.optim.SGD([*model.parameters(), *rule.parameters()], lr=0.05)
     before = copy.deepcopy(rule.state_dict()), copy.deepcopy(model.state_dict())
-    losses = losses_of(model, 1e4 * x, y) * (1 if kind == "gradients" else torch.inf)
+    losses = losses_of(model, x, y) * (1 if kind == "gradients" else torch.inf)
     rule.backward(losses, shared=model.trunk.parameters(), scaler=scaler)
     scaler.step(optimizer)
     scale = scaler.get_scale()

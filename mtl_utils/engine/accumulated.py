@@ -104,6 +104,11 @@ class Accumulated:
         rows = self._of(parameters)
         return rows.changed(self.reduce) if self.reduce is not None and parameters else rows
 
+    @property
+    def fills_all_shared(self) -> bool:
+        """As of `TaskGradients`."""
+        return self.reduce is not None
+
     # ---- what a rule asks for ----------------------------------------------------------------
 
     @property

@@ -13,6 +13,7 @@ loss whose own node is common has its gate in front of it.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -121,14 +122,13 @@ def read(
             task is a pass of its own through everything.
 
     Raises:
-        ValueError: a part of the graph is hidden by reentrant checkpointing; no shared parameter
-            is reached; a task is absent from losses that do not come from torch.stack.
+        ValueError: a part of the graph is hidden by reentrant checkpointing; a task is absent from
+            losses that do not come from torch.stack, and not finite.
     """
     stacks = find_stacks(losses)
     roots = _own_roots(losses) if stacks is None else _roots_behind(stacks, losses)
     if present is not None and not all(present):
-        if stacks is None:
-            raise ValueError(NEEDS_STACK)
+        check_absent(losses, stacks, present)
         roots = [own if there else [] for own, there in zip(roots, present, strict=True)]
     graph = Graph(losses, roots, stacks=stacks or [])
     starts = [{root.edge.node for root in roots} for roots in graph.roots]
@@ -182,6 +182,22 @@ def read(
     return graph
 
 
+def leaves_of(losses: Tensor, present: Sequence[bool] | None = None) -> list[Tensor]:
+    """The leaves that the losses reach, also after the graph was freed.
+
+    Args:
+        losses: [K], attached to a graph.
+        present: [K], which losses count, if these come from torch.stack.
+    """
+    starts: list[Any] = [get_gradient_edge(losses).node]
+    stacks = find_stacks(losses)
+    if present is not None and stacks is not None:
+        pairs = [(stack.next_functions, k) for stack in stacks for k in range(len(losses))]
+        starts = [inputs[k][0] for inputs, k in pairs if present[k]]
+    order = _parents_first(node for node in starts if node is not None)
+    return [node.variable for node in order if isinstance(node, LEAF)]
+
+
 def _sort_leaves(graph: Graph, shared: Sequence[Tensor], wanted: set[int]) -> None:
     """Fill `live`, `private`, `below`, `nodes` and `layered`."""
     entered = {gate.into[0] for gate in graph.gates}
@@ -197,8 +213,6 @@ def _sort_leaves(graph: Graph, shared: Sequence[Tensor], wanted: set[int]) -> No
             part = graph.below if node in graph.nodes else graph.private
             part.append(node.variable)
     graph.live = [p for p in shared if id(p) in reached]
-    if not graph.live:
-        raise ValueError("shared: no loss reaches any of these parameters; are they of this model?")
 
 
 def _parents_first(roots: Iterable[Any]) -> list:
@@ -222,9 +236,17 @@ def _parents_first(roots: Iterable[Any]) -> list:
 # ---- where each task begins ------------------------------------------------------------------
 
 NEEDS_STACK = (
-    "losses: with absent tasks they have to come from torch.stack([loss_1, ...]), so that what an "
-    "absent task holds stays out of the backward pass"
+    "losses: those of absent tasks may be NaN or infinite only if they come from "
+    "torch.stack([loss_1, loss_2, ...]), as their gradients would reach the others"
 )
+
+
+def check_absent(losses: Tensor, stacks: list | None, present: Sequence[bool]) -> None:
+    """ValueError if what absent tasks hold would get into the backward pass."""
+    if stacks is None:
+        absent = [value for value, here in zip(losses.tolist(), present, strict=True) if not here]
+        if not all(map(math.isfinite, absent)):
+            raise ValueError(NEEDS_STACK)
 
 
 def _own_roots(losses: Tensor) -> list[list[Root]]:

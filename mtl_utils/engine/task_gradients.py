@@ -54,6 +54,9 @@ class TaskGradients:
         self.head_weights = [1.0] * self.n_tasks if head_weights is None else list(head_weights)
         whole = method in ("loop", "batched")
         self.graph = graphs.read(losses, shared, present, heads=not whole)
+        if not self.graph.live and reduce is None:
+            message = "no loss reaches any of these parameters; are they of this model?"
+            raise ValueError(f"shared: {message}")
         if method == "cut" and not self.graph.stacks:
             raise ValueError("method: 'cut' needs losses from torch.stack([loss_1, ...])")
         live = {id(p) for p in self.graph.live}
@@ -70,6 +73,12 @@ class TaskGradients:
         """In words, how the work was done so far."""
         first = "each head once" if self.graph.has_heads else "a backward pass for each task"
         return "; ".join(filter(None, [first, *self._words, self.passes.words]))
+
+    @property
+    def fills_all_shared(self) -> bool:
+        """Whether `fill` reaches all shared parameters, also those that no loss of this process
+        reaches."""
+        return self.reduce is not None and self._rows is not None
 
     # ---- what a rule asks for ----------------------------------------------------------------
 

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from mtl_utils.engine import Accumulated, Mean, TaskGradients, landing
-from mtl_utils.engine.graph import read
+from mtl_utils.engine.graph import leaves_of
 from mtl_utils.weighting.checks import refuse_tasks
 from mtl_utils.weighting.state import at_least_single
 
@@ -27,7 +27,7 @@ class Batch:
         losses: [K], attached to the graph.
         here: [K], which tasks are present in this process.
         shared: the shared parameters, none for rules that do without.
-        scale: factor of the gradients that land.
+        scale: of a gradient scaler: factor of the gradients that land.
         mean: the mean over the processes, if there are several.
         method, memo: of `TaskGradients`.
         retain_graph: keep the graph for another backward pass.
@@ -44,16 +44,18 @@ class Batch:
         losses: Tensor,
         here: Sequence[bool],
         shared: list[Tensor],
-        scale: float = 1.0,
+        scale: float | None = None,
         mean: Mean | None = None,
         method: str = "auto",
         memo: dict | None = None,
         retain_graph: bool = False,
         held: Accumulated | None = None,
     ) -> None:
-        self.here, self.shared, self.scale, self.mean = list(here), shared, scale, mean
+        self.here, self.shared, self.mean = list(here), shared, mean
+        self.is_scaled, self.scale = scale is not None, 1.0 if scale is None else scale
         self.method, self.memo, self.retain_graph, self.held = method, memo, retain_graph, held
         self.plan = "one backward pass"
+        self.found: TaskGradients | Accumulated | None = None
         counts = torch.tensor(self.here if held is None else held.counts).to(losses.device)
         values = losses.detach() if held is None else held.losses.to(losses.device)
         values = at_least_single(values).masked_fill(counts == 0, 0)
@@ -71,7 +73,7 @@ class Batch:
         self.tasks = (total > 0).cpu()
         self.values = values[self.tasks.to(values.device)]
 
-    def gradients(self, head_weights: Tensor | None = None) -> TaskGradients | Accumulated | Part:
+    def gradients(self, head_weights: Tensor | None = None) -> Found:
         """The task gradients in the shared parameters.
 
         Args:
@@ -94,6 +96,7 @@ class Batch:
                 self.mean,
                 self.memo,
             )
+        self.found = found
         return found if bool(self.tasks.all()) else Part(found, self.tasks)
 
     def backward(self, weights: Tensor) -> None:
@@ -112,6 +115,21 @@ class Batch:
         here = None if all(self.here) else self.here
         landing.backward(self.losses, scaled, here, self.retain_graph)
 
+    def settle(self) -> None:
+        """Send zeros to leaves that only absent tasks reach in this process: the reducer of several
+        processes waits for every parameter."""
+        if self.mean is None or all(self.here):
+            return
+        reached = {id(leaf) for leaf in leaves_of(self.losses, self.here)}
+        if self.found is not None and self.found.fills_all_shared:
+            reached |= {id(p) for p in self.shared}
+        away = [leaf for leaf in leaves_of(self.losses) if id(leaf) not in reached]
+        landing.onto_leaves(away, [torch.zeros_like(leaf) for leaf in away])
+
+    def is_finite(self) -> bool:
+        """Whether what landed is finite."""
+        return are_finite(leaves_of(self.losses))
+
     def check_finite(self, numbers: Tensor, reason: str) -> None:
         """Refuse gradients that are not finite.
 
@@ -123,7 +141,7 @@ class Batch:
             ValueError: there is none.
         """
         bad = ~torch.isfinite(numbers)
-        if self.scale != 1 and bool(bad.any()):
+        if self.is_scaled and bool(bad.any()):
             raise Overflow
         if bool(bad.any()):
             everywhere = numbers.new_zeros(len(self.here))
@@ -185,15 +203,30 @@ class Part:
         return gramian[tasks][:, tasks]
 
 
-def land_overflow(losses: Tensor, scale: float, here: Sequence[bool], retain_graph: bool) -> None:
-    """A plain backward pass that a gradient scaler takes for what it is: some `.grad` is infinite
-    or no number, whatever the sum of the losses does."""
-    leaves = read(losses, None).leaves
-    weights = torch.full((len(losses),), scale)
-    landing.backward(losses, weights, None if all(here) else here, retain_graph)
-    if are_finite(leaves):
-        first = next(leaf for leaf in leaves if leaf.grad is not None)
-        first.grad = torch.full_like(first, torch.inf)
+Found = TaskGradients | Accumulated | Part
+
+
+def check_scaler(scaler: torch.amp.GradScaler | None, losses: Tensor) -> float | None:
+    """The factor by which gradients are scaled, None if they are not.
+
+    Raises:
+        ValueError: something else than a gradient scaler.
+    """
+    if scaler is None:
+        return None
+    if not isinstance(scaler, torch.amp.GradScaler):
+        raise ValueError(f"scaler: expected a torch.amp.GradScaler, got {scaler!r}")
+    if not scaler.is_enabled():
+        return None
+    scaler.scale(losses.new_ones(()))  # a scaler that never scaled anything refuses to step
+    return scaler.get_scale()
+
+
+def land_overflow(losses: Tensor) -> None:
+    """Infinity in every `.grad` that the losses reach: a gradient scaler takes it for what it is,
+    and the reducer of several processes hands it on."""
+    leaves = leaves_of(losses)
+    landing.onto_leaves(leaves, [torch.full_like(leaf, torch.inf) for leaf in leaves])
 
 
 def are_finite(leaves: Sequence[Tensor]) -> bool:

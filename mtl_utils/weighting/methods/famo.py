@@ -9,6 +9,7 @@ from torch import Tensor
 
 from mtl_utils.weighting.adam import adam
 from mtl_utils.weighting.base import register
+from mtl_utils.weighting.batch import Batch
 from mtl_utils.weighting.checks import check_number, check_vector, log_of, refuse_tasks
 from mtl_utils.weighting.kinds import LossWeighting
 
@@ -102,14 +103,14 @@ class Famo(LossWeighting):
         c = 1 / (z / log_gaps.detach().exp()).sum()
         return c * (z * log_gaps).sum()
 
-    def _backward(self, losses, shared, features) -> Tensor:
+    def _backward(self, batch: Batch) -> Tensor:
         if not bool(self.log_gaps.isnan().all()):
             raise RuntimeError(
                 "losses_after_step: famo has not observed those of the last step; call "
                 "weighting.observe(losses_after_step=[...]) after each optimizer.step()"
             )
-        weights = super()._backward(losses, shared, features)
-        self.log_gaps = self._log_gaps("losses", losses.detach()).to(self.log_gaps)
+        weights = super()._backward(batch)
+        self.log_gaps = self._log_gaps("losses", batch.values).to(self.log_gaps)
         return weights
 
     def _observe(self, key: str, values: Tensor) -> None:
