@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from mtl_utils.engine import Accumulated, Mean, TaskGradients, landing
-from mtl_utils.engine.graph import leaves_of
+from mtl_utils.engine.graph import check_absent, find_stacks, leaves_of
 from mtl_utils.weighting.checks import refuse_tasks
 from mtl_utils.weighting.state import at_least_single
 
@@ -33,6 +33,9 @@ class Batch:
         retain_graph: keep the graph for another backward pass.
         held: micro-batches that are taken together; the losses then belong to the last of them.
 
+    Raises:
+        ValueError: absent losses are not finite, and not from torch.stack.
+
     Attributes:
         tasks: [K], booleans, which tasks are present in any process.
         values: their losses over all processes, [K'], detached, in single precision at least.
@@ -52,6 +55,8 @@ class Batch:
         held: Accumulated | None = None,
     ) -> None:
         self.here, self.shared, self.mean = list(here), shared, mean
+        if not all(self.here):
+            check_absent(losses, find_stacks(losses), self.here)
         self.is_scaled, self.scale = scale is not None, 1.0 if scale is None else scale
         self.method, self.memo, self.retain_graph, self.held = method, memo, retain_graph, held
         self.plan = "one backward pass"
