@@ -13,7 +13,6 @@ loss whose own node is common has its gate in front of it.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -123,12 +122,13 @@ def read(
 
     Raises:
         ValueError: a part of the graph is hidden by reentrant checkpointing; a task is absent from
-            losses that do not come from torch.stack, and not finite.
+            losses that do not come from torch.stack.
     """
     stacks = find_stacks(losses)
     roots = _own_roots(losses) if stacks is None else _roots_behind(stacks, losses)
     if present is not None and not all(present):
-        check_absent(losses, stacks, present)
+        if stacks is None:
+            raise ValueError(NEEDS_STACK)
         roots = [own if there else [] for own, there in zip(roots, present, strict=True)]
     graph = Graph(losses, roots, stacks=stacks or [])
     starts = [{root.edge.node for root in roots} for roots in graph.roots]
@@ -236,17 +236,9 @@ def _parents_first(roots: Iterable[Any]) -> list:
 # ---- where each task begins ------------------------------------------------------------------
 
 NEEDS_STACK = (
-    "losses: those of absent tasks may be NaN or infinite only if they come from "
-    "torch.stack([loss_1, loss_2, ...]), as their gradients would reach the others"
+    "losses: with absent tasks they have to come from torch.stack([loss_1, ...]), so that what an "
+    "absent task holds stays out of the backward pass"
 )
-
-
-def check_absent(losses: Tensor, stacks: list | None, present: Sequence[bool]) -> None:
-    """ValueError if what absent tasks hold would get into the backward pass."""
-    if stacks is None:
-        absent = [value for value, here in zip(losses.tolist(), present, strict=True) if not here]
-        if not all(map(math.isfinite, absent)):
-            raise ValueError(NEEDS_STACK)
 
 
 def _own_roots(losses: Tensor) -> list[list[Root]]:

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from mtl_utils.engine.graph import Gate, Graph, check_absent, find_stacks
+from mtl_utils.engine.graph import NEEDS_STACK, Gate, Graph, find_stacks
 from mtl_utils.engine.heads import hooked
 
 
@@ -35,13 +35,13 @@ def backward(
     handles = []
     if present is not None and not all(present):
         stacks = find_stacks(losses)
-        check_absent(losses, stacks, present)
-        weights = torch.where(torch.tensor(present, device=weights.device), weights, 0.0)
+        if stacks is None:
+            raise ValueError(NEEDS_STACK)
 
         def keep(gradients: Sequence[Tensor | None], _: Any) -> tuple:
             return tuple(g if p else None for g, p in zip(gradients, present, strict=True))
 
-        handles = [stack.register_hook(keep) for stack in stacks or []]
+        handles = [stack.register_hook(keep) for stack in stacks]
     try:
         losses.backward(
             weights.to(losses), retain_graph=retain_graph, inputs=None if inputs is None else inputs

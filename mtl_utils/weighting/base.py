@@ -27,6 +27,7 @@ from mtl_utils.weighting.checks import (
 )
 from mtl_utils.weighting.present import check_present
 from mtl_utils.weighting.state import Stateful
+from mtl_utils.weighting.watch import Watch
 
 # ---- the registry --------------------------------------------------------------------------------
 
@@ -145,6 +146,8 @@ def make_weighting(name: str, n_tasks: int, **options: Any) -> Weighting:
 
 # ---- the interface -------------------------------------------------------------------------------
 
+NO_WEIGHTS = "weights: there are none before the first call of backward()"
+
 OBSERVABLE = {
     "train_losses": "mean training loss of each task over an epoch, [K], once an epoch",
     "val_losses": "validation loss of each task, [K], once an iteration",
@@ -187,6 +190,7 @@ class Weighting(Stateful):
         super().__init__(check_count("n_tasks", n_tasks))
         self.register_buffer("last_weights", torch.full((n_tasks,), torch.nan))
         self._memo: dict = {}  # what the engine found out about the network
+        self._watch = Watch()
 
     # ---- what a training loop calls -------------------------------------------------------
 
@@ -231,6 +235,9 @@ class Weighting(Stateful):
             ValueError: losses of the wrong shape, detached, not finite, or negative where the rule
                 cannot use that; shared empty or reached by no loss; features that do not fit;
                 present not K booleans; scaler of another kind.
+
+        Warns:
+            UserWarning: once, where a learned weight gets gradients and never moves.
         """
         tasks = check_present(present, self.n_tasks)
         scale = check_scaler(scaler, losses)
@@ -242,7 +249,10 @@ class Weighting(Stateful):
             if overflow:
                 land_overflow(losses)
                 return torch.zeros_like(losses)
-            return self._step(losses, parameters or [], tasks, scale, retain_graph)
+            weights = self._step(losses, parameters or [], tasks, scale, retain_graph)
+        if losses.requires_grad:
+            self._watch.look(self, losses)
+        return weights
 
     def _step(
         self,
@@ -388,10 +398,19 @@ class Weighting(Stateful):
 
     @property
     def weights(self) -> Tensor:
-        """Weights of the last `backward`, [K], detached, in the number type of the rule."""
+        """Weights of the last `backward`, [K], detached, in the number type of the rule.
+
+        Raises:
+            AttributeError: there was none yet, so that `hasattr(weighting, "weights")` tells.
+        """
         if bool(self.last_weights.isnan().any()):
-            raise RuntimeError("weights: there are none before the first call of backward()")
+            raise AttributeError(NO_WEIGHTS)
         return self.last_weights.clone()
+
+    def __getattr__(self, name: str) -> Any:
+        if name == "weights":  # the property raised; a module would forget why
+            raise AttributeError(NO_WEIGHTS)
+        return super().__getattr__(name)
 
     # ---- what a rule fills in --------------------------------------------------------------
 

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from mtl_utils.engine import Accumulated, Mean, TaskGradients, landing
-from mtl_utils.engine.graph import check_absent, find_stacks, leaves_of
+from mtl_utils.engine.graph import NEEDS_STACK, find_stacks, leaves_of
 from mtl_utils.weighting.checks import refuse_tasks
 from mtl_utils.weighting.state import at_least_single
 
@@ -34,7 +34,7 @@ class Batch:
         held: micro-batches that are taken together; the losses then belong to the last of them.
 
     Raises:
-        ValueError: absent losses are not finite, and not from torch.stack.
+        ValueError: a task is absent from losses that do not come from torch.stack.
 
     Attributes:
         tasks: [K], booleans, which tasks are present in any process.
@@ -55,8 +55,8 @@ class Batch:
         held: Accumulated | None = None,
     ) -> None:
         self.here, self.shared, self.mean = list(here), shared, mean
-        if not all(self.here):
-            check_absent(losses, find_stacks(losses), self.here)
+        if any(self.here) and not all(self.here) and find_stacks(losses) is None:
+            raise ValueError(NEEDS_STACK)
         self.is_scaled, self.scale = scale is not None, 1.0 if scale is None else scale
         self.method, self.memo, self.retain_graph, self.held = method, memo, retain_graph, held
         self.plan = "one backward pass"
