@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from mtl_utils.weighting.checks import all_finite
+from mtl_utils.engine.graph import NEEDS_STACK, find_stacks
 
 
 def check_present(present: Tensor | Sequence[bool] | None, n_tasks: int) -> Tensor:
@@ -41,29 +41,23 @@ def present_losses(losses: Tensor, present: Tensor) -> Iterator[Tensor]:
     absent tasks. (Only `torch.stack` keeps the losses apart in the graph.)
 
     Args:
-        losses: [K], of `torch.stack` unless the absent ones are finite.
+        losses: [K], of `torch.stack`; anything elementwise may have been done to them since.
         present: [K], booleans, of which some are True and some False.
 
     Raises:
-        ValueError: an absent loss is not finite, and there is no stack.
+        ValueError: the losses come from something else.
     """
-    stack = losses.grad_fn
-    if type(stack).__name__ != "StackBackward0":
-        if not all_finite(losses.detach()):
-            raise ValueError(
-                "losses: those of absent tasks may be NaN or infinite only if they come from "
-                "torch.stack([loss_1, loss_2, ...]), as their gradients would reach the others"
-            )
-        yield losses[present.to(losses.device)]
-        return
+    stacks = find_stacks(losses)
+    if stacks is None:
+        raise ValueError(NEEDS_STACK)
     here = present.tolist()
 
     def to_present_tasks(gradients: Sequence[Any], _: Any) -> tuple[Any, ...]:
         return tuple(g if one else None for g, one in zip(gradients, here, strict=True))
 
-    assert stack is not None
-    handle = stack.register_hook(to_present_tasks)
+    handles = [stack.register_hook(to_present_tasks) for stack in stacks]
     try:
         yield losses[present.to(losses.device)]
     finally:
-        handle.remove()
+        for handle in handles:
+            handle.remove()
