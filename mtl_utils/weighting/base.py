@@ -25,6 +25,7 @@ from mtl_utils.weighting.checks import (
 )
 from mtl_utils.weighting.present import check_present, present_losses
 from mtl_utils.weighting.state import Stateful
+from mtl_utils.weighting.watch import Watch
 
 # ---- the registry --------------------------------------------------------------------------------
 
@@ -180,6 +181,7 @@ class Weighting(Stateful):
     def __init__(self, n_tasks: int) -> None:
         super().__init__(check_count("n_tasks", n_tasks))
         self.register_buffer("last_weights", torch.full((n_tasks,), torch.nan))
+        self._watch = Watch()
 
     # ---- what a training loop calls -------------------------------------------------------
 
@@ -216,6 +218,9 @@ class Weighting(Stateful):
             ValueError: losses of the wrong shape, detached, not finite, or negative where the rule
                 cannot use that; shared empty or reached by no loss; features that do not fit;
                 present not K booleans.
+
+        Warns:
+            UserWarning: once, where a learned weight gets gradients and never moves.
         """
         tasks = check_present(present, self.n_tasks)
         self._check_losses(losses, tasks)
@@ -225,6 +230,7 @@ class Weighting(Stateful):
         else:
             weights = self._backward_on(tasks, losses, shared_list)
         self.last_weights = weights.to(self.last_weights, copy=True)
+        self._watch.look(self, losses)
         return weights
 
     def _backward_on(self, tasks: Tensor, losses: Tensor, shared: list[Tensor] | None) -> Tensor:
