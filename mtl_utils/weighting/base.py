@@ -144,6 +144,8 @@ def make_weighting(name: str, n_tasks: int, **options: Any) -> Weighting:
 
 # ---- the interface -------------------------------------------------------------------------------
 
+NO_WEIGHTS = "weights: there are none before the first call of backward()"
+
 OBSERVABLE = {
     "train_losses": "mean training loss of each task over an epoch, [K], once an epoch",
     "val_losses": "validation loss of each task, [K], once an iteration",
@@ -307,10 +309,19 @@ class Weighting(Stateful):
 
     @property
     def weights(self) -> Tensor:
-        """Weights of the last `backward`, [K], detached, in the number type of the rule."""
+        """Weights of the last `backward`, [K], detached, in the number type of the rule.
+
+        Raises:
+            AttributeError: there was none yet, so that `hasattr(weighting, "weights")` tells.
+        """
         if bool(self.last_weights.isnan().any()):
-            raise RuntimeError("weights: there are none before the first call of backward()")
+            raise AttributeError(NO_WEIGHTS)
         return self.last_weights.clone()
+
+    def __getattr__(self, name: str) -> Any:
+        if name == "weights":  # the property raised; a module would forget why
+            raise AttributeError(NO_WEIGHTS)
+        return super().__getattr__(name)
 
     # ---- what a rule fills in --------------------------------------------------------------
 

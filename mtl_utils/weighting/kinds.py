@@ -32,6 +32,8 @@ class LossWeighting(Weighting):
     objective in any model parameter is sum_k weights[k] * dL_k.
     """
 
+    plan: str | None = "one backward pass"
+
     def objective(self, losses: Tensor) -> Tensor:
         """What the rule minimises: a scalar, from losses [K]."""
         raise NotImplementedError
