@@ -5,6 +5,7 @@ from unittest import mock
 
 import pytest
 import torch
+from torch._functorch import config
 
 from mtl_utils.engine import layers
 from mtl_utils.gradients import task_gradients
@@ -17,6 +18,13 @@ pytestmark = [
     pytest.mark.filterwarnings("ignore:Sparse CSR tensor support"),
 ]
 each_situation = pytest.mark.parametrize("name", SITUATIONS)
+
+
+@pytest.fixture(autouse=True)
+def buffers_kept():
+    """What compiled models need, see `NEEDS_BUFFERS`."""
+    with config.patch(donated_buffer=False):
+        yield
 
 
 @cache

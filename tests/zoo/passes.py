@@ -290,10 +290,7 @@ def saved_tensors_packed() -> Situation:
     return Situation([trunk, *heads], trunk.parameters(), forward)
 
 
-KEEP_BUFFERS = {"donated_buffer": False}
-
-
-def compiled(what: str, **config) -> Situation:
+def compiled(what: str) -> Situation:
     """Compiled, but for the last step that needs a compiler; `test_zoo.py` does that one too."""
     trunk, heads = mlp(4, 16, 6, last=True), [mlp(6, 4, 1, activation=nn.Tanh) for _ in range(3)]
     doubles(trunk, *heads)
@@ -302,25 +299,24 @@ def compiled(what: str, **config) -> Situation:
     whole = torch.compile(lambda x: [head(trunk(x)) for head in heads], backend="aot_eager")
 
     def forward() -> list[Tensor]:
-        with torch._functorch.config.patch(config):
-            if what == "all":
-                return errors(whole(x))
-            z = faster[0](x) if what == "trunk" else trunk(x)
-            return errors(head(z) for head in (faster[1:] if what == "heads" else heads))
+        if what == "all":
+            return errors(whole(x))
+        z = faster[0](x) if what == "trunk" else trunk(x)
+        return errors(head(z) for head in (faster[1:] if what == "heads" else heads))
 
     return Situation([trunk, *heads], trunk.parameters(), forward)
 
 
 @situation
 def compiled_trunk() -> Situation:
-    return compiled("trunk", **KEEP_BUFFERS)
+    return compiled("trunk")
 
 
 @situation
 def compiled_heads() -> Situation:
-    return compiled("heads", **KEEP_BUFFERS)
+    return compiled("heads")
 
 
 @situation
 def compiled_whole_model() -> Situation:
-    return compiled("all", **KEEP_BUFFERS)
+    return compiled("all")
