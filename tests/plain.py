@@ -61,6 +61,26 @@ class Passes:
             for (i, zeros), part in zip(self.blocks(), parts, strict=True)
         }
 
+    @property
+    def last_layer(self) -> Tensor:
+        """The Jacobian in the last tensor with two or more dimensions and what follows it."""
+        matrices = [j for j, zeros in enumerate(self.shapes) if zeros.dim() >= 2]
+        sizes = [real(zeros).numel() for zeros in self.shapes]
+        first = sum(sizes[: matrices[-1] if matrices else -1])
+        return self.jacobian[:, first:]
+
+    def combined(self, update: Tensor, weights: Tensor) -> Gradients:
+        """An update of the shared parameters [P]; weights [K] of the losses for the others."""
+        shared = self.split(update)
+        result: Gradients = []
+        for i, learns in enumerate(self.is_shared):
+            each = [(w, row[i]) for w, row in zip(weights, self.gradients) if row[i] is not None]
+            if not each:
+                result.append(None)
+            else:
+                result.append(shared[i] if learns else sum(w * real_or_not(g) for w, g in each))
+        return result
+
 
 def real(tensor: Tensor) -> Tensor:
     if tensor.is_complex():
@@ -106,45 +126,27 @@ class Reference:
             assert leaf.grad is not None
             if "losses_after_step" in rule.observes:
                 rule.observe(losses_after_step=0.9 * losses)
-            return self.combined(leaf.grad.to(jacobian) @ jacobian, leaf.grad)
+            return found.combined(leaf.grad.to(jacobian) @ jacobian, leaf.grad)
         if self.name == "gradnorm":
             weights = self.weights.detach().clone()
             self.gradnorm()
-            return self.combined(weights.to(jacobian) @ jacobian, weights)
+            return found.combined(weights.to(jacobian) @ jacobian, weights)
         if isinstance(rule, CoordinateWeighting):
             update, _ = rule.merge(jacobian, losses)
-            return self.combined(update, 1 / (losses + 1e-8) if self.name == "db_mtl" else ones)
+            return found.combined(update, 1 / (losses + 1e-8) if self.name == "db_mtl" else ones)
         gramian = jacobian @ jacobian.T
         if self.name == "pareto_mtl":
             alpha = torch.as_tensor(rule.towards(gramian.double().numpy(), losses.double().numpy()))
         else:
             alpha = rule.coefficients(gramian)
-        return self.combined(alpha.to(jacobian) @ jacobian, ones)
-
-    def combined(self, update: Tensor, weights: Tensor) -> Gradients:
-        """An update of the shared parameters [P]; weights [K] of the losses for the others."""
-        found, shared = self.found, self.found.split(update)
-        result: Gradients = []
-        for i, learns in enumerate(found.is_shared):
-            each = [(w, row[i]) for w, row in zip(weights, found.gradients) if row[i] is not None]
-            if not each:
-                result.append(None)
-            else:
-                result.append(shared[i] if learns else sum(w * real_or_not(g) for w, g in each))
-        return result
+        return found.combined(alpha.to(jacobian) @ jacobian, ones)
 
     def gradnorm(self) -> None:
         """The weights' step: Adam of torch on the paper's objective, by autograd."""
         found = self.found
         if found.n_tasks == 1:
             return
-        matrices = [j for j, zeros in enumerate(found.shapes) if zeros.dim() >= 2]
-        last = found.order[matrices[-1] if matrices else -1 :]
-        norms = []
-        for row in found.gradients:
-            squares = [real(row[i]).double().square().sum() for i in last if row[i] is not None]
-            norms.append(torch.as_tensor(sum(squares)).double().sqrt())
-        weighted = self.weights * torch.stack(norms)
+        weighted = self.weights * found.last_layer.double().norm(dim=1)
         # the losses are those of the first step: all rates are 1
         target = weighted.mean().detach()
         self.adam.zero_grad()
