@@ -74,7 +74,11 @@ class Passes:
         shared = self.split(update)
         result: Gradients = []
         for i, learns in enumerate(self.is_shared):
-            each = [(w, row[i]) for w, row in zip(weights, self.gradients) if row[i] is not None]
+            each = [
+                (w, row[i])
+                for w, row in zip(weights, self.gradients, strict=True)
+                if row[i] is not None
+            ]
             if not each:
                 result.append(None)
             else:

@@ -57,6 +57,7 @@ def through_gates(
     factors: Sequence[float],
     present: Sequence[bool] | None,
     retain_graph: bool,
+    forget: Callable[[], None],
 ) -> None:
     """One ordinary backward pass in which each gate scales what its task sends into the trunk.
 
@@ -69,6 +70,7 @@ def through_gates(
         factors: [K], above 0.
         present: [K], which tasks take part.
         retain_graph: keep the graph for another pass.
+        forget: called after that pass, to take out what it left in activations.
     """
     losses = graph.losses
     plain = torch.tensor(factors, dtype=torch.float64)
@@ -95,6 +97,7 @@ def through_gates(
     inputs = None
     if graph.below:
         backward(losses, plain, present, retain_graph=True, inputs=graph.below)
+        forget()
         inputs = [*graph.live, *graph.private]
     with hooked(gates, scale):
         backward(losses, start, present, retain_graph, inputs)

@@ -117,11 +117,22 @@ class Passes:
     def _without_traces(self) -> Iterator[None]:
         """Hooks of leaves and `.grad` of activations are for the gradient that lands."""
         try:
-            with heads.hooks_off(self.leaves):
+            with heads.hooks_off(self.leaves), naming_compiled_parts():
                 yield
-        except RuntimeError as error:
-            if "donated buffer" in str(error):
-                raise ValueError(NEEDS_BUFFERS) from error
-            raise
         finally:
-            self._watched.restore()
+            self.forget()
+
+    def forget(self) -> None:
+        """Take out of activations with `retain_grad()` what was added since the beginning."""
+        self._watched.restore()
+
+
+@contextmanager
+def naming_compiled_parts() -> Iterator[None]:
+    """Within it, a part that was compiled for one pass is refused by name."""
+    try:
+        yield
+    except RuntimeError as error:
+        if "donated buffer" in str(error):
+            raise ValueError(NEEDS_BUFFERS) from error
+        raise

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from mtl_utils.engine import graph as graphs
 from mtl_utils.engine import heads, landing, layers
-from mtl_utils.engine.passes import Passes
+from mtl_utils.engine.passes import Passes, naming_compiled_parts
 from mtl_utils.engine.processes import Mean
 from mtl_utils.engine.rows import Rows, real
 
@@ -133,7 +133,10 @@ class TaskGradients:
             return
         scaled = [self.scale * c for c in coefficients.tolist()]
         weights = [self.scale * w for w in self.head_weights]
-        landing.through_gates(self.graph, scaled, weights, self.present, self.retain_graph)
+        with naming_compiled_parts():
+            landing.through_gates(
+                self.graph, scaled, weights, self.present, self.retain_graph, self.passes.forget
+            )
 
     def fill_with(self, update: Tensor) -> None:
         """Add an update [P], flattened in the order of `shared`, to `.grad` of the shared

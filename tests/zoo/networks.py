@@ -173,7 +173,9 @@ def feature_pyramid() -> Situation:
             maps.append(h)
         outputs = []
         for head in heads:
-            read = [functional.interpolate(own(m), size=8) for own, m in zip(head, maps)]
+            read = [
+                functional.interpolate(own(m), size=8) for own, m in zip(head, maps, strict=True)
+            ]
             outputs.append(read[0] + read[1] * read[2])
         return errors(outputs)
 

@@ -150,7 +150,7 @@ def functions_in_the_heads() -> Situation:
     return Situation([trunk, factor, *heads], trunk.parameters(), forward)
 
 
-# ---- hooks -----------------------------------------------------------------------------------------
+# ---- hooks ---------------------------------------------------------------------------------------
 
 
 def with_hook(hook: Callable) -> Callable[[Tensor], Tensor]:
@@ -250,7 +250,7 @@ def mask_below_the_shared_part() -> Situation:
     return Situation([stem, last, *heads], last.parameters(), forward)
 
 
-# ---- checkpoints and compilation -------------------------------------------------------------------
+# ---- checkpoints and compilation -----------------------------------------------------------------
 
 
 @situation
