@@ -10,9 +10,9 @@ from torch import Tensor
 from mtl_utils.engine import graph as graphs
 from mtl_utils.engine import heads, landing
 from mtl_utils.engine.processes import Mean
-from mtl_utils.engine.retained import Retained
 from mtl_utils.engine.rows import Rows
 from mtl_utils.engine.task_gradients import last_layer_of
+from mtl_utils.engine.watched import Watched
 
 
 class Accumulated:
@@ -51,7 +51,7 @@ class Accumulated:
         """A micro-batch: K plain passes."""
         graph = graphs.read(losses, None, present)
         leaves = graph.leaves
-        retained = Retained(graph.every, {})
+        watched = Watched(graph.every, {})
         last = max((k for k, roots in enumerate(graph.roots) if roots), default=0)
         with heads.hooks_off(leaves):
             for k, roots in enumerate(graph.roots):
@@ -66,7 +66,7 @@ class Accumulated:
                 )
                 for leaf, gradient in zip(leaves, found, strict=True):
                     self._add(leaf, k, gradient)
-        retained.restore()
+        watched.restore()
         values = losses.detach().double().cpu()
         for k in range(self.n_tasks):
             if present[k]:
@@ -144,7 +144,9 @@ class Accumulated:
 
     def fill_with(self, update: Tensor) -> None:
         """As of `TaskGradients`."""
-        self._land(self._of_shared(self.shared).parted(self.scale * update))
+        gradients = self._of_shared(self.shared).parted(self.scale * update)
+        with heads.hooks_off(self.shared):
+            self._land(gradients)
 
     def _land(self, gradients: list[Tensor | None]) -> None:
         own = {id(p) for p in self.shared}

@@ -25,10 +25,11 @@ LEAF = torch._C._functions.AccumulateGrad  # type: ignore[attr-defined]
 
 # What may stand between torch.stack([...]) and the losses: each entry depends on its own alone.
 ELEMENTWISE = {
-    f"{name}Backward0"
+    f"{name}Backward"
     for name in (
-        "Mul Div Add Sub Rsub Neg Abs Pow Exp Log Log1P Sqrt Square Reciprocal Clamp ClampMin "
-        "ClampMax Relu Softplus Tanh Sigmoid Where Clone ToCopy Alias NanToNum Minimum Maximum"
+        "Mul Div Add Sub Rsub Neg Abs Pow Exp Expm1 Log Log1P Log2 Log10 Sqrt Rsqrt Reciprocal "
+        "Clamp ClampMin ClampMax Relu Softplus Tanh Sigmoid Where MaskedFill Clone ToCopy Alias "
+        "NanToNum Minimum Maximum"
     ).split()
 }
 
@@ -284,7 +285,7 @@ def find_stacks(losses: Tensor) -> list | None:
         if _is_stack(node, len(losses)):
             stacks.append(node)
             continue
-        if type(node).__name__ not in ELEMENTWISE:
+        if type(node).__name__.rstrip("0123456789") not in ELEMENTWISE:
             return None
         for child, number in node.next_functions:
             if child is not None:

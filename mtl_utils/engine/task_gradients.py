@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 
 from mtl_utils.engine import graph as graphs
-from mtl_utils.engine import landing, layers
-from mtl_utils.engine.passes import Passes
+from mtl_utils.engine import heads, landing, layers
+from mtl_utils.engine.passes import Passes, naming_compiled_parts
 from mtl_utils.engine.processes import Mean
 from mtl_utils.engine.rows import Rows, real
 
@@ -133,12 +133,18 @@ class TaskGradients:
             return
         scaled = [self.scale * c for c in coefficients.tolist()]
         weights = [self.scale * w for w in self.head_weights]
-        landing.through_gates(self.graph, scaled, weights, self.present, self.retain_graph)
+        with naming_compiled_parts():
+            landing.through_gates(
+                self.graph, scaled, weights, self.present, self.retain_graph, self.passes.forget
+            )
 
     def fill_with(self, update: Tensor) -> None:
         """Add an update [P], flattened in the order of `shared`, to `.grad` of the shared
-        parameters, and their gradients to that of all others."""
-        self._land(self._all_rows().parted(self.scale * update))
+        parameters, and their gradients to that of all others. The hooks of shared parameters have
+        seen each row of `jacobian`, and do not see the update."""
+        gradients = self._all_rows().parted(self.scale * update)
+        with heads.hooks_off(self.shared):
+            self._land(gradients)
 
     def _land(self, gradients: list[Tensor | None]) -> None:
         leaves, others = zip(*self._others, strict=True) if self._others else ((), ())
