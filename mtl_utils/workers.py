@@ -171,7 +171,7 @@ def on_dask(experiment: Experiment, configs: Sequence[Config], scheduler: Any) -
         futures = client.map(on_worker, configs, pure=False)
         config_of = dict(zip(futures, configs, strict=True))
         del futures  # a result is kept by the cluster for as long as its future is here
-        for future in as_completed(list(config_of)):
+        for future in as_completed(list(config_of), loop=client.loop):
             config = config_of.pop(future)
             try:
                 yield future.result()
@@ -204,12 +204,11 @@ def fingerprint(function: Callable[..., Any]) -> str:
         source = inspect.getsource(sys.modules[function.__module__])
     except (OSError, TypeError):
         source = textwrap.dedent(inspect.getsource(function))
-    tree = ast.parse(source)
+    tree = ast.parse(source)  # knows no comments
     for node in ast.walk(tree):
-        body = getattr(node, "body", None)
-        if isinstance(body, list) and body and isinstance(body[0], ast.Expr):
-            if isinstance(body[0].value, ast.Constant):
-                body[0].value.value = ""
+        if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef):
+            if ast.get_docstring(node, clean=False) is not None:
+                node.body = node.body[1:] or [ast.Pass()]
     return hashlib.sha256(ast.unparse(tree).encode()).hexdigest()[:8]
 
 
