@@ -36,10 +36,11 @@ On Slurm, dask-jobqueue starts the workers (this was not tried here, for want of
 from __future__ import annotations
 
 import argparse
+import contextlib
 import inspect
 import itertools
 import warnings
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -139,8 +140,10 @@ def run(
             entries = map(experiment, todo)
         elif todo:
             entries = workers.on_cores(experiment, todo, n_jobs)
-        for entry in _shown(entries, len(wanted), len(wanted) - len(todo), path, progress):
-            journal.append(entry)
+        shown = _shown(entries, len(wanted), len(wanted) - len(todo), path, progress)
+        with contextlib.closing(shown):  # interrupted, it ends its workers
+            for entry in shown:
+                journal.append(entry)
         asked_for = [journal.entries[name] for name in wanted]
     failures = [entry["error"] for entry in asked_for if "error" in entry]
     if failures:
@@ -179,7 +182,7 @@ def options(
 
 def _shown(
     entries: Iterable[Entry], total: int, done: int, path: Path | None, progress: bool
-) -> Iterator[Entry]:
+) -> Generator[Entry]:
     """The entries, under a progress bar that counts failures."""
     name = "runs" if path is None else path.stem
     style = {"unit": "run", "smoothing": 0, "leave": False, "disable": not progress}
