@@ -24,7 +24,7 @@ On a Dask cluster, workers of one thread each, with this repository installed:
     dask worker ADDRESS --nthreads 1 --nworkers 16           # on every machine
     python -m experiments.nb14_benchmark --backend dask --scheduler ADDRESS
 
-On Slurm, dask-jobqueue starts the workers (this was not tried here, for want of a Slurm):
+On Slurm, dask-jobqueue starts the workers (tried as far as its job script: there was no Slurm):
 
     from dask_jobqueue import SLURMCluster
 

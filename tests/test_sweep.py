@@ -4,6 +4,7 @@ import doctest
 import gzip
 import importlib
 import json
+import multiprocessing
 import os
 import random
 import subprocess
@@ -21,7 +22,7 @@ from distributed import Client, LocalCluster
 from nbclient import NotebookClient
 
 from mtl_utils import records, sweep, workers
-from tests.sweep_experiment import RUNS, train, train_many
+from tests.sweep_experiment import RUNS, main, train, train_many
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -69,8 +70,9 @@ def test_killed_ten_times_loses_nothing_and_repeats_nothing(results):
     log, path = results / "log", results / "killed.jsonl"
     rng = random.Random(os.getpid())
     started, kept = [], b""
-    command = [sys.executable, "-m", "tests.sweep_experiment", "--jobs"]
-    environment = {**os.environ, "SWEEP_TEST_LOG": str(log), "PYTHONPATH": str(ROOT)}
+    environment = {"SWEEP_TEST_LOG": str(log), "MTL_RESULTS": str(results)}
+    fresh = multiprocessing.get_context("forkserver")  # new processes, torch in them already
+    fresh.set_forkserver_preload(["tests.sweep_experiment"])
 
     def content():
         return path.read_bytes() if path.exists() else b""
@@ -83,18 +85,18 @@ def test_killed_ten_times_loses_nothing_and_repeats_nothing(results):
         before = len(starts())
         done = {line["config"]["seed"] for line in map(json.loads, kept.splitlines())}
         started.append((before, done))
-        n_jobs = "2" if place % 3 == 0 else "1"
-        process = subprocess.Popen(
-            [*command, n_jobs], cwd=ROOT, env=environment, stderr=subprocess.DEVNULL
-        )
+        n_jobs = "2" if place % 4 == 0 else "1"
+        process = fresh.Process(target=main, args=(["--jobs", n_jobs],), kwargs=environment)
+        process.start()
         if place == 0:
             time.sleep(rng.uniform(0, 4))  # while it and its workers start
         else:
-            while len(content()) <= len(kept) and process.poll() is None:
+            while len(content()) <= len(kept) and process.is_alive():
                 time.sleep(0.005)
             time.sleep(rng.uniform(0, 0.5))
         process.kill()
-        assert process.wait() == -9
+        process.join()
+        assert process.exitcode == -9
         after = content()
         assert after.startswith(kept)  # what was written stays, byte for byte
         kept = after[: after.rfind(b"\n") + 1]
@@ -106,7 +108,9 @@ def test_killed_ten_times_loses_nothing_and_repeats_nothing(results):
         assert time.monotonic() < deadline
         time.sleep(0.1)
 
-    last = subprocess.run([*command, "2"], cwd=ROOT, env=environment, capture_output=True)
+    command = [sys.executable, "-m", "tests.sweep_experiment", "--jobs", "2"]
+    environment |= {**os.environ, "PYTHONPATH": str(ROOT)}
+    last = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True)
     assert last.returncode == 0, last.stderr
     assert content().startswith(kept)
     lines = [json.loads(line) for line in content().splitlines()]
