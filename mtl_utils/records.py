@@ -10,9 +10,9 @@ of `results/14_benchmark.jsonl` is JSON, here broken up:
      "versions": {"python": "3.11.7", "torch": "2.13.0", "mtl_utils": "0.1.0+4be1c0de",
                   "code": "91d2a6e0", "dtype": "float64"}}
 
-`config` is exact; floats elsewhere have six digits, and may be NaN or Infinity. `result` is what the
-function returned: a dictionary, or a list of them where one call trained many networks. A run that
-failed has `error` (type, message, last places of its traceback) in place of `result`. A
+`config` is exact; floats elsewhere have six digits, and may be NaN or Infinity. `result` is what
+the function returned: a dictionary, or a list of them where one call trained many networks. A run
+that failed has `error` (type, message, last places of its traceback) in place of `result`. A
 configuration that stands there twice was tried again: its last line counts. `code` is a hash of the
 experiment's module, and the letters after the plus sign one of `mtl_utils`.
 
