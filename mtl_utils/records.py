@@ -14,7 +14,7 @@ of `results/14_benchmark.jsonl` is JSON, here broken up:
 the function returned: a dictionary, or a list of them where one call trained many networks. A run
 that failed has `error` (type, message, last places of its traceback) in place of `result`. A
 configuration that stands there twice was tried again: its last line counts. `code` is a hash of the
-experiment's module, and the letters after the plus sign one of `mtl_utils`.
+experiment's code, and the letters after the plus sign one of `mtl_utils`.
 
 Without this package: `[json.loads(line) for line in open("results/14_benchmark.jsonl")]`, and
 `pandas.json_normalize` of that. A record that is complete may be packed (`pack`, `.jsonl.gz`): a

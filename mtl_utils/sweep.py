@@ -96,8 +96,8 @@ def run(
         n_jobs: how many processes; -1 is one a core, 1 runs in this process. (Dask's workers are
             all used.)
         retry_failed: run again what failed earlier.
-        keep_old: accept runs that another state of the experiment's module made. Changes of
-            comments, docstrings and layout do not count.
+        keep_old: accept runs that another state of the experiment's code made: of its module, and
+            what this uses of its own package. Comments, docstrings and layout do not count.
         progress: show a bar with the time left.
 
     Returns:

@@ -372,6 +372,33 @@ def test_runs_of_other_code_are_not_taken_for_ours(results, monkeypatch, tmp_pat
     assert records.read("code", versions=True)["code"].nunique() == 2
 
 
+def test_the_code_of_an_experiment_includes_what_it_uses_of_its_package(monkeypatch, tmp_path):
+    monkeypatch.syspath_prepend(tmp_path)
+    study = """
+from mtl_utils import workers
+from .protocol import fit
+def train(a):
+    return {"b": fit(a)}
+if __name__ == "__main__":
+    print(workers.fingerprint(train))
+"""
+    for name, factor in (("trials_a", 1), ("trials_b", 1), ("trials_c", 2)):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "__init__.py").touch()
+        (tmp_path / name / "unused.py").write_text(f"NAME = {name!r}")
+        (tmp_path / name / "protocol.py").write_text(f"def fit(a):\n    return {factor} * a\n")
+        (tmp_path / name / "study.py").write_text(study)
+    a, b, c = (
+        workers.fingerprint(importlib.import_module(f"{name}.study").train)
+        for name in ("trials_a", "trials_b", "trials_c")
+    )
+    assert a == b != c
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT), str(tmp_path)])}
+    command = [sys.executable, "-m", "trials_a.study"]
+    printed = subprocess.run(command, env=environment, cwd=tmp_path, capture_output=True)
+    assert printed.stdout.decode().strip() == a
+
+
 @pytest.mark.parametrize(
     ("function", "configs", "options", "error", "message"),
     [
