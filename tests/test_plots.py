@@ -1,4 +1,4 @@
-"""The figures of the course: what is drawn, in which colour."""
+"""Style, palette, the map of methods, and the older verbs that return axes."""
 
 import matplotlib.pyplot as plt
 import numpy as np

@@ -35,6 +35,7 @@ from __future__ import annotations
 
 import base64
 import io
+from collections.abc import Mapping
 from itertools import product
 from pathlib import Path
 
@@ -112,10 +113,16 @@ def figure_difference(
         message = f"the figure differs by {outside.max():.0f} at x {x}, y {y}; allowed {limit:g}"
         message += f"; {faint} pixels by more than {FAINT * limit:.0f}; allowed {MANY}"
         pictures["difference"] = (255 * (1 - np.clip(outside / limit / 2, 0, 1))).astype(np.uint8)
-    if save_as is not None:
-        save_as.parent.mkdir(parents=True, exist_ok=True)
-        files = [save_as.with_name(f"{save_as.name}-{name}.png") for name in pictures]
+    return message if save_as is None else f"{message}\n{saved(pictures, save_as)}"
+
+
+def saved(pictures: Mapping[str, np.ndarray], stem: Path) -> str:
+    """Keep the pictures in files; where they are, in words."""
+    files = [stem.with_name(f"{stem.name}-{name}.png") for name in pictures]
+    try:
+        stem.parent.mkdir(parents=True, exist_ok=True)
         for file, picture in zip(files, pictures.values(), strict=True):
             Image.fromarray(picture).save(file)
-        message += "\nsee " + ", ".join(map(str, files))
-    return message
+    except OSError as error:  # a checkout that cannot be written
+        return f"the pictures are not kept: {error}"
+    return "see " + ", ".join(map(str, files))
