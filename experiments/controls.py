@@ -67,23 +67,21 @@ class SumToK(Wrapper):
     ) -> Tensor:
         if not self.needs_shared:
             leaf = losses.detach().clone().requires_grad_()
-            weights = self._scaled(self.rule.backward(leaf))
+            weights = self.rescale(self.rule.backward(leaf))
             losses.backward(weights)
             return weights
         trunk = list(shared or [])
         weights, before = self._fill_fresh(losses, trunk, features)
-        scaled = self._scaled(weights)
+        scaled = self.rescale(weights)
         factor = scaled.abs().sum() / weights.abs().sum()
         for p, old in zip(trunk, before, strict=True):
             if p.grad is not None:
                 p.grad = factor * p.grad if old is None else old + factor * p.grad
         return scaled
 
-    def _scaled(self, weights: Tensor) -> Tensor:
-        total = weights.abs().sum()
-        if not 0 < total < torch.inf:
-            raise ValueError(f"weights: expected some that can be scaled, got {weights.tolist()}")
-        return self.n_tasks * weights / total
+    def rescale(self, weights: Tensor) -> Tensor:
+        """Weights [..., K] whose absolute values sum to K."""
+        return self.n_tasks * weights / weights.abs().sum(-1, keepdim=True)
 
 
 class AveragedTrunk(Wrapper):

@@ -47,6 +47,7 @@ from mtl_utils.weighting import Weighting
 
 LEAST_ROUNDS, MOST_ROUNDS = 2, 8
 NETWORKS = ("shared", "untied", "alone")
+SPLITS = {"pick": ("val",), "report": ("val", "test")}  # nobody picks on test rows
 CELL = ("data", "optimiser", "width", "epochs")
 Cell = tuple[str, str, int, int]
 
@@ -60,7 +61,9 @@ class Contender:
         rule: name for `make_weighting`, or a function of (n_tasks, **options) that returns a rule.
         options: of the rule, held at what the name says.
         knobs: tuned besides the learning rate (and weight decay): options of the rule, "own_rate"
-            for what it learns, "ratio 1", ... for fixed weights (see `fixed`).
+            for what it learns.
+        ratios: fixed weights, tuned: further knobs "ratio 1" to "ratio K - 1" of the weights to
+            the first one; they sum to K.
         held: option -> why nobody would tune it. Each option is in `options`, `knobs` or here.
         network: "shared"; "untied", networks that share nothing and have together as many
             parameters; "alone", a network of full width for each task, tuned and stopped for it.
@@ -72,6 +75,7 @@ class Contender:
     rule: str | Callable[..., Weighting] = "equal"
     options: Mapping[str, Any] = field(default_factory=dict)
     knobs: tuple[Knob, ...] = ()
+    ratios: bool = False
     held: Mapping[str, str] = field(default_factory=dict)
     network: str = "shared"
     standardise: bool = False
@@ -84,12 +88,10 @@ class Contender:
     def make(self, n_tasks: int, trial: Trial) -> Any:
         """The rule with the settings of a trial."""
         options = dict(self.options)
-        ratios = [trial[f"ratio {k}"] for k in range(1, n_tasks) if f"ratio {k}" in trial]
-        if ratios:
-            weights = torch.tensor([1.0, *ratios])
+        options |= {knob.name: trial[knob.name] for knob in self.knobs if knob.name != "own_rate"}
+        if self.ratios:
+            weights = torch.tensor([1.0, *(trial[f"ratio {k}"] for k in range(1, n_tasks))])
             options["weights"] = n_tasks * weights / weights.sum()
-        elsewhere = ("rate", "own_rate", "weight_decay")
-        options |= {k: v for k, v in trial.items() if k not in elsewhere and "ratio" not in k}
         if isinstance(self.rule, str):
             rule = make_weighting(self.rule, n_tasks, **options)
         else:
@@ -102,24 +104,10 @@ class Contender:
         rule = rule.rule if self.sum_to_k else rule
         options = list(inspect.signature(type(rule)).parameters)[1:]
         said = {knob.name for knob in self.knobs} | set(self.options) | set(self.held)
-        if any(name.startswith("ratio") for name in said):
-            said.add("weights")
+        said |= {"weights"} if self.ratios else set()
         wanted = [name for name in options if name not in ("rule", "generator")]
         wanted += ["own_rate"] if list(rule.parameters()) else []
         return [name for name in wanted if name not in said]
-
-
-def fixed(n_tasks: int, name: str = "fixed", start: Sequence[float] = ()) -> Contender:
-    """Fixed weights, tuned: K - 1 ratios to the first weight; they sum to K.
-
-    Args:
-        n_tasks: K.
-        name: in the record.
-        start: ratios in the middle of the first round; default 1.
-    """
-    start = start or [1.0] * (n_tasks - 1)
-    knobs = [Knob(f"ratio {k}", ratio, reach=3) for k, ratio in enumerate(start, 1)]
-    return Contender(name, "fixed", knobs=tuple(knobs))
 
 
 def sum_to_k(contender: Contender) -> Contender:
@@ -127,11 +115,11 @@ def sum_to_k(contender: Contender) -> Contender:
     return replace(contender, name=f"{contender.name}, sum K", sum_to_k=True)
 
 
-def usual_controls(n_tasks: int, units: bool) -> tuple[Contender, ...]:
-    """The controls that every study has."""
+def usual_controls(units: bool) -> tuple[Contender, ...]:
+    """The controls that every study has; standardised targets where they have units."""
     controls = [
         Contender("equal"),
-        fixed(n_tasks),
+        Contender("fixed", "fixed", ratios=True),
         Contender("random", "random"),
         Contender("untied", network="untied"),
         Contender("alone", network="alone"),
@@ -164,7 +152,8 @@ class Study:
         trials: a round for each contender.
         picking, reporting: seeds.
         evaluations: about how often validation rows are looked at in a training.
-        plateau: largest share that the last quarter of the longest training may still improve.
+        plateau: largest share by which the last quarter of the longest training may still improve
+            what early stopping keeps.
     """
 
     data: Mapping[str, Callable[[int], MultiTaskData]]
@@ -180,22 +169,24 @@ class Study:
     units: bool = False
     weight_decay: Knob | None = None
     observe: Callable[..., dict[str, Tensor]] | None = None
-    trials: int = 12
+    trials: int = 8
     picking: tuple[int, ...] = tuple(range(100, 105))
     reporting: tuple[int, ...] = tuple(range(20))
     evaluations: int = 20
-    plateau: float = 0.03
+    plateau: float = 0.05
 
     def contender(self, name: str) -> Contender:
         """By name."""
         return next(c for c in self.contenders if c.name == name)
 
-    def knobs(self, contender: Contender, optimiser: str) -> tuple[Knob, ...]:
+    def knobs(self, contender: Contender, data: str, optimiser: str) -> tuple[Knob, ...]:
         """All that is tuned of a contender."""
-        network = (self.rates[optimiser],)
+        network = [self.rates[optimiser]]
         if self.weight_decay is not None:
-            network = (*network, self.weight_decay)
-        return (*network, *contender.knobs)
+            network.append(self.weight_decay)
+        n_ratios = _n_tasks(self.data[data]) - 1 if contender.ratios else 0
+        ratios = [Knob(f"ratio {k}", 1.0, reach=3) for k in range(1, n_ratios + 1)]
+        return (*network, *contender.knobs, *ratios)
 
     def cells(self) -> Iterator[Cell]:
         """Every data set, optimiser, width and length."""
@@ -231,13 +222,14 @@ def train_block(
     Returns:
         for each trial: "trial"; "seeds" [S]; "val" [S][K], the validation metric where it was best;
         "stopped" [S][K], after how many epochs that was; "curve" [E], the validation metric after
-        the epochs "at" [E], mean over seeds and tasks; "failed", how many seeds ended in numbers
+        the epochs "at" [E], and "best" [E], the best until then, which is what stopping there would
+        have kept: means over seeds and tasks; "failed", how many seeds ended in numbers
         that are not finite. When reporting also "test" [S][K] where training was stopped, "last"
         [S][K] at its end, and "weights" [K], mean over training and seeds. None stands for what is
         not finite.
     """
     how = study.contender(contender)
-    seeds = {"pick": study.picking, "report": study.reporting}[stage]
+    seeds = study.picking if stage == "pick" else study.reporting
     sets = _draw(study.data[data], seeds, how.standardise)
     members = [(trial, place) for trial in trials for place in range(len(seeds))]
     n_tasks = sets[0].n_tasks
@@ -249,7 +241,7 @@ def train_block(
     def column(name: str) -> Tensor:
         return torch.tensor([trial[name] for trial, _ in members])
 
-    has = {knob.name for knob in study.knobs(how, optimiser)}
+    has = {knob.name for knob in study.knobs(how, data, optimiser)}
     trained = train_many(
         [maker(trial) for trial, _ in members],
         study.losses,
@@ -267,31 +259,32 @@ def train_block(
         order_seeds=[seeds[place] for _, place in members],
         observe=study.observe,
         metric=study.metric,
-        splits={"val": _stacked(sets, "val"), "test": _stacked(sets, "test")},
+        splits={split: _stacked(sets, split) for split in SPLITS[stage]},
         evaluate_at=_epochs_to_look(epochs, study.evaluations),
         progress=False,
     )
-    return _results(trained, trials, seeds, how.network == "alone", stage == "report")
+    return _results(trained, trials, seeds, how.network == "alone")
 
 
 def _results(
-    trained: Ensemble, trials: Sequence[Trial], seeds: Sequence[int], per_task: bool, report: bool
+    trained: Ensemble, trials: Sequence[Trial], seeds: Sequence[int], per_task: bool
 ) -> list[dict[str, Any]]:
-    val_curves, test_curves = trained.curves["val"], trained.curves["test"]  # [E, M, K]
-    index, (val, test) = early_stopping(val_curves, test_curves, per_task=per_task)
+    val_curves, *others = trained.curves.values()  # [E, M, K]
+    index, (val, *stopped_others) = early_stopping(val_curves, *others, per_task=per_task)
     stopped = torch.tensor(trained.epochs)[index]
     weights = trained.history["weights"].mean(0)
     found = []
     for t, trial in enumerate(trials):
         mine = slice(t * len(seeds), (t + 1) * len(seeds))
-        curves = val_curves[:, mine].mean(2)  # [E, S]
-        alive = torch.isfinite(curves)
-        mean = curves.masked_fill(~alive, 0.0).sum(1) / alive.sum(1)
+        by_task = val_curves[:, mine]  # [E, S, K]
+        curves = by_task.mean(2)
+        best = by_task.cummin(0).values.mean(2) if per_task else curves.cummin(0).values
         row = {"trial": trial, "seeds": list(seeds), "val": _plain(val[mine])}
         row["stopped"] = stopped[mine].tolist()
-        row |= {"at": trained.epochs, "curve": _plain(mean), "failed": int((~alive[-1]).sum())}
-        if report:
-            row |= {"test": _plain(test[mine]), "last": _plain(test_curves[-1, mine])}
+        row |= {"at": trained.epochs, "curve": _plain(curves.mean(1)), "best": _plain(best.mean(1))}
+        row["failed"] = int((~torch.isfinite(curves[-1])).sum())
+        for test, curve in zip(stopped_others, others, strict=True):  # none while picking
+            row |= {"test": _plain(test[mine]), "last": _plain(curve[-1, mine])}
             row["weights"] = _plain(weights[mine].mean(0))
         found.append(row)
     return found
@@ -308,6 +301,11 @@ def _plain(values: Tensor) -> Any:
 def _epochs_to_look(epochs: int, count: int) -> list[int]:
     """Before the first epoch and then about `count` times, evenly, up to the last."""
     return sorted({0, *(round(epochs * (i + 1) / count) for i in range(count))})
+
+
+@functools.cache
+def _n_tasks(make: Callable[[int], MultiTaskData]) -> int:
+    return make(0).n_tasks
 
 
 @functools.lru_cache(maxsize=4)
@@ -427,7 +425,7 @@ def _settled(study: Study, cell: Cell, rows: Mapping[tuple[Cell, str], Any]) -> 
     for contender in study.contenders:
         known = rows[cell, contender.name]
         tried = [row["trial"] for row in known]
-        knobs = study.knobs(contender, cell[1])
+        knobs = study.knobs(contender, *cell[:2])
         if any(edges(knobs, tried, pick) for pick in picks(study, contender, cell, known)):
             return False
     return True
@@ -436,7 +434,7 @@ def _settled(study: Study, cell: Cell, rows: Mapping[tuple[Cell, str], Any]) -> 
 def _propose(
     study: Study, contender: Contender, cell: Cell, known: Sequence[Mapping[str, Any]]
 ) -> list[Trial]:
-    knobs = study.knobs(contender, cell[1])
+    knobs = study.knobs(contender, *cell[:2])
     if not known:
         return first_round(knobs, study.trials)
     tried = [row["trial"] for row in known]

@@ -69,7 +69,7 @@ def _missing_controls(study: Study) -> list[str]:
     shared = [c for c in plain if c.network == "shared"]
     there = {
         "equal": any(c.rule == "equal" and c.network == "shared" for c in plain),
-        "tuned fixed weights": any(c.rule == "fixed" and c.knobs for c in shared),
+        "tuned fixed weights": any(c.ratios for c in shared),
         "random weights": any(c.rule == "random" for c in shared),
         "an untied network": any(c.network == "untied" for c in plain),
         "each task alone": any(c.network == "alone" for c in plain),
@@ -103,7 +103,7 @@ def _wrong_contender(
     study: Study, cell: Any, contender: Contender, picking: list[dict], reports: list[dict]
 ) -> list[str]:
     wrong = []
-    knobs = study.knobs(contender, cell[1])
+    knobs = study.knobs(contender, *cell[:2])
     tried = [row["trial"] for row in picking]
     names = {knob.name for knob in knobs}
     if any(set(trial) != names for trial in tried):
@@ -126,7 +126,7 @@ def _wrong_contender(
         wrong.append(f"{', '.join(unsaid)}: neither tuned nor held for a reason")
     if cell[3] == max(study.epochs):
         for row in reports:
-            if (share := still_improving(row["curve"])) > study.plateau:
+            if (share := still_improving(row["best"])) > study.plateau:
                 wrong.append(f"no plateau: {share:.1%} better in the last quarter")
     wrong += _wrong_sum(study, contender, reports, n_tasks)
     return wrong
@@ -318,7 +318,7 @@ def _how(runs: pd.DataFrame, cell: Sequence[Any], name: str, plateau: float) -> 
         ", ".join(f"{knob} {value:g}" for knob, value in trial.items())
         for trial in reports["trial"]
     ]
-    rest = [still_improving(curve) <= plateau for curve in reports["curve"]]
+    rest = [still_improving(curve) <= plateau for curve in reports["best"]]
     return {
         "seeds": len(reports["val"].iloc[0]),
         "failed": int(reports["failed"].sum()),

@@ -313,8 +313,10 @@ class _Network:
         """A function of (model, *rows) for every member, or some; rows [members, N, ...]."""
         call = _Call(self.template, function)
         side_by_side = vmap(lambda p, b, *own: functional_call(call, (p, b), own))
-        parameters = {name: p[members] for name, p in self.parameters.items()}
-        buffers = {name: b[members] for name, b in self.buffers.items()}
+        parameters, buffers = self.parameters, self.buffers
+        if members != ALL:
+            parameters = {name: p[members] for name, p in parameters.items()}
+            buffers = {name: b[members] for name, b in buffers.items()}
         return side_by_side(parameters, buffers, *rows)
 
     @torch.no_grad()

@@ -15,7 +15,8 @@ gradients of the last shared layer only (`ON_LAST_LAYER`).
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -24,6 +25,7 @@ from torch.func import functional_call, stack_module_state, vmap
 from mtl_utils.weighting import Weighting
 
 SIMPLE = ("equal", "fixed", "uncertainty", "liebel", "imtl_l")
+CONSTANT = ("equal", "fixed")
 ON_GRAMIAN = (
     "mgda",
     "pcgrad",
@@ -70,14 +72,12 @@ class Rules:
             self.reads = "gradients"
         elif "last layer" in kinds:
             self.reads = "last layer"
+        self._own: dict[str, list[tuple[int, nn.Parameter]]] = {}
         self.parameters = self._stack(device)
-        self._vectorised = None
-        if all(type(rule) is type(rules[0]) and _is_registered(rule, SIMPLE) for rule in rules):
-            _, self._buffers = stack_module_state([_Objective(rule) for rule in self.rules])
-            template = _Objective(self.rules[0])
-            self._vectorised = vmap(
-                lambda p, b, losses: functional_call(template, (p, b), (losses,))
-            )
+        inner = [_inner(rule) for rule in self.rules]
+        alike = all(type(r) is type(self.rules[0]) for r in self.rules)
+        simple = all(type(r) is type(inner[0]) and _is_registered(r, SIMPLE) for r in inner)
+        self._together = _Together(self.rules, self.parameters) if alike and simple else None
 
     def _stack(self, device: torch.device | str) -> dict[str, Tensor]:
         """The rules' own parameters side by side; those of each rule become views of these."""
@@ -92,6 +92,7 @@ class Rules:
                     stacked[key] = torch.zeros(shape, dtype=parameter.dtype, device=device)
                 stacked[key][member] = parameter.detach()
                 parameter.data = stacked[key][member]
+                self._own.setdefault(key, []).append((member, parameter))
         for value in stacked.values():
             value.requires_grad_()
         return stacked
@@ -101,32 +102,16 @@ class Rules:
     def weigh(self, losses: Tensor) -> Tensor:
         """Weights of the losses, [M, K]; fills `.grad` of the rules' own parameters."""
         self.steps += 1
-        if self._vectorised is not None:
-            return self._weigh_together(losses)
-        for parameter in self.parameters.values():
-            parameter.grad = torch.zeros_like(parameter)
-        weights = torch.zeros_like(losses)
-        for member, rule in self._asked(losses):
-            leaf = losses[member].clone().requires_grad_()
-            with self._refusal(member) as refusal:
-                rule.backward(leaf)
-            if not refusal.came:
-                assert leaf.grad is not None
-                weights[member] = leaf.grad
-                self._own_gradients(member)
-        return weights
-
-    def _weigh_together(self, losses: Tensor) -> Tensor:
-        assert self._vectorised is not None
-        if self.steps == 1 and self.rules[0].needs_nonnegative and bool((losses < 0).any()):
-            raise ValueError(f"losses: {self.rules[0].name} needs losses of at least 0")
-        leaf = losses.clone().requires_grad_()
-        own = {f"rule.{n.removeprefix('weighting.')}": p for n, p in self.parameters.items()}
-        objective = self._vectorised(own, self._buffers, leaf).sum()
-        weights, *gradients = torch.autograd.grad(objective, [leaf, *own.values()])
-        for parameter, gradient in zip(own.values(), gradients, strict=True):
-            parameter.grad = gradient
-        return weights
+        if self._together is not None:
+            return self._together.weigh(losses)
+        asked = self._asked(losses)
+        leaves = [row.requires_grad_() for row in losses.detach().clone().unbind()]
+        for member in asked:
+            self._try(member, self.rules[member].backward, leaves[member])
+        self._collect_own_gradients()
+        zeros = torch.zeros_like(losses[0])
+        grads = [zeros if m in self.failures else leaf.grad for m, leaf in enumerate(leaves)]
+        return torch.stack([zeros if g is None else g for g in grads])
 
     # ---- rules on gradients ------------------------------------------------------------------
 
@@ -145,16 +130,13 @@ class Rules:
             weights that the rules returned [M, K].
         """
         self.steps += 1
-        for parameter in self.parameters.values():
-            parameter.grad = torch.zeros_like(parameter)
         updates = torch.zeros_like(jacobian[:, 0])
         heads, weights = torch.zeros_like(losses), torch.zeros_like(losses)
-        for member, rule in self._asked(losses):
-            with self._refusal(member) as refusal:
-                found = _ask(rule, losses[member], jacobian[member], shapes)
-            if not refusal.came:
-                updates[member], heads[member], weights[member] = found
-                self._own_gradients(member)
+        for m in self._asked(losses):
+            found = self._try(m, _ask, self.rules[m], losses[m], jacobian[m], shapes)
+            if found is not None:
+                updates[m], heads[m], weights[m] = found
+        self._collect_own_gradients()
         return updates, heads, weights
 
     # ---- observing ---------------------------------------------------------------------------
@@ -166,8 +148,7 @@ class Rules:
         for member, rule in enumerate(self.rules):
             mine = {key: quantities[key][member] for key in rule.observes if key in quantities}
             if mine and member not in self.failures:
-                with self._refusal(member):
-                    rule.observe(**mine)
+                self._try(member, rule.observe, **mine)
 
     # ---- members that failed -----------------------------------------------------------------
 
@@ -178,44 +159,70 @@ class Rules:
         failed[list(self.failures)] = True
         return failed
 
-    def _asked(self, losses: Tensor) -> list[tuple[int, Weighting]]:
+    def _asked(self, losses: Tensor) -> list[int]:
         """The members whose rules are asked; those whose losses ended being finite fail here."""
-        for member in (~torch.isfinite(losses).all(1)).nonzero().flatten().tolist():
-            self._fail(member, f"losses: they are {losses[member].tolist()}")
-        return [(m, rule) for m, rule in enumerate(self.rules) if m not in self.failures]
+        finite = torch.isfinite(losses).all(1).tolist()
+        for member, is_finite in enumerate(finite):
+            if not is_finite:
+                self._fail(member, f"losses: they are {losses[member].tolist()}")
+        return [m for m in range(len(self.rules)) if m not in self.failures]
 
-    def _refusal(self, member: int) -> _Refusal:
-        return _Refusal(self, member)
+    def _try(self, member: int, function: Callable[..., Any], *args: Any, **options: Any) -> Any:
+        """What a rule's function returns; where it refuses, its member fails and no other."""
+        try:
+            return function(*args, **options)
+        except ValueError as error:
+            self._fail(member, str(error))
+            return None
 
     def _fail(self, member: int, message: str) -> None:
         if self.steps <= 1:  # a training that cannot begin is a mistake, not a divergence
             raise ValueError(f"member {member}: {message}")
         self.failures.setdefault(member, message)
 
-    def _own_gradients(self, member: int) -> None:
-        """Move the gradients of a rule's own parameters to where they are stacked."""
-        for name, parameter in self.rules[member].named_parameters():
-            if parameter.grad is not None:
-                stacked = self.parameters[f"weighting.{name}"].grad
-                assert stacked is not None
-                stacked[member] = parameter.grad
-                parameter.grad = None
+    def _collect_own_gradients(self) -> None:
+        """Move the gradients of the rules' own parameters to where these are stacked."""
+        for key, stacked in self.parameters.items():
+            rows = torch.zeros_like(stacked)
+            for member, parameter in self._own[key]:
+                if parameter.grad is not None:
+                    rows[member] = parameter.grad
+                    parameter.grad = None
+            stacked.grad = rows
 
 
-class _Refusal:
-    """Takes the ValueError of one member's rule down and lets the others go on."""
+class _Together:
+    """Rules of one simple class, as one vectorised objective; a wrapper that only rescales their
+    weights (attributes `rule` and `rescale`) may be around them."""
 
-    def __init__(self, rules: Rules, member: int) -> None:
-        self.rules, self.member, self.came = rules, member, False
+    def __init__(self, rules: Sequence[Weighting], parameters: dict[str, Tensor]) -> None:
+        inner = [_inner(rule) for rule in rules]
+        self.example, self.rescale = inner[0], getattr(rules[0], "rescale", None)
+        prefix = "weighting." if inner[0] is rules[0] else "weighting.rule."
+        self.parameters = {f"rule.{n.removeprefix(prefix)}": p for n, p in parameters.items()}
+        _, self.buffers = stack_module_state([_Objective(rule) for rule in inner])
+        template = _Objective(inner[0])
+        self.objective = vmap(lambda p, b, losses: functional_call(template, (p, b), (losses,)))
+        self.constant: Tensor | None = None
+        self.begun = False
 
-    def __enter__(self) -> _Refusal:
-        return self
-
-    def __exit__(self, kind, error, trace) -> bool:
-        self.came = isinstance(error, ValueError)
-        if self.came:
-            self.rules._fail(self.member, str(error))
-        return self.came
+    def weigh(self, losses: Tensor) -> Tensor:
+        """Weights, [M, K]; fills `.grad` of the rules' own parameters."""
+        if self.constant is not None:
+            return self.constant
+        first, self.begun = not self.begun, True
+        if first and self.example.needs_nonnegative and bool((losses < 0).any()):
+            raise ValueError(f"losses: {self.example.name} needs losses of at least 0")
+        leaf = losses.clone().requires_grad_()
+        objective = self.objective(self.parameters, self.buffers, leaf).sum()
+        weights, *gradients = torch.autograd.grad(objective, [leaf, *self.parameters.values()])
+        for parameter, gradient in zip(self.parameters.values(), gradients, strict=True):
+            parameter.grad = gradient
+        if self.rescale is not None:
+            weights = self.rescale(weights)
+        if self.example.name in CONSTANT:
+            self.constant = weights
+        return weights
 
 
 class _Objective(nn.Module):
@@ -227,6 +234,11 @@ class _Objective(nn.Module):
 
     def forward(self, losses: Tensor) -> Tensor:
         return self.rule.objective(losses)  # type: ignore[operator]
+
+
+def _inner(rule: Any) -> Weighting:
+    """The rule itself, or what a rescaling wrapper has around it."""
+    return rule.rule if hasattr(rule, "rescale") else rule
 
 
 def _is_registered(rule: Weighting, names: Sequence[str]) -> bool:

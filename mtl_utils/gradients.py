@@ -113,7 +113,7 @@ def task_gradients(
         raise ValueError(f"method: expected one of {', '.join(METHODS)}, got {method!r}")
     parameters = check_shared(shared)
     if features is not None or method == "forked":
-        _check_features(losses, features, {id(p) for p in parameters})
+        check_features(losses, features, parameters)
     weights = None
     if head_weights is not None:
         weights = torch.as_tensor(head_weights).tolist()
@@ -152,8 +152,15 @@ def gramian(
 # ---- features, where the user hands them over ---------------------------------------------------
 
 
-def _check_features(losses: Tensor, features: Sequence | None, shared_ids: set[int]) -> None:
-    """Make sure that loss k reaches the shared parameters through features[k] alone."""
+def check_features(
+    losses: Tensor, features: Sequence | None, shared: Sequence[Tensor] = ()
+) -> None:
+    """Make sure that loss k reaches the shared parameters through features[k] alone.
+
+    Raises:
+        ValueError: it does not, or the features are no fork.
+    """
+    shared_ids = {id(p) for p in shared}
     n_tasks = len(losses)
     if features is None or isinstance(features, Tensor) or len(features) != n_tasks:
         given = "none" if features is None else f"{len(features)}"

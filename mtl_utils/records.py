@@ -10,14 +10,15 @@ of `results/14_benchmark.jsonl` is JSON, here broken up:
      "versions": {"python": "3.11.7", "torch": "2.13.0", "mtl_utils": "0.1.0+4be1c0de",
                   "code": "91d2a6e0", "dtype": "float64"}}
 
-`config` is exact; floats elsewhere have six digits. `result` is what the function returned: a
-dictionary, or a list of them where one call trained many networks. A run that failed has `error`
-(type, message, last places of its traceback) in place of `result`. A configuration that stands
-there twice was tried again: its last line counts. `code` is a hash of the experiment's module, and
-the letters after the plus sign one of `mtl_utils`.
+`config` is exact; floats elsewhere have six digits, and may be NaN or Infinity. `result` is what
+the function returned: a dictionary, or a list of them where one call trained many networks. A run
+that failed has `error` (type, message, last places of its traceback) in place of `result`. A
+configuration that stands there twice was tried again: its last line counts. `code` is a hash of the
+experiment's code, and the letters after the plus sign one of `mtl_utils`.
 
 Without this package: `[json.loads(line) for line in open("results/14_benchmark.jsonl")]`, and
-`pandas.json_normalize` of that. A record that is complete may be packed (`.jsonl.gz`).
+`pandas.json_normalize` of that. A record that is complete may be packed (`pack`, `.jsonl.gz`): a
+run with curves of 90 numbers takes 1.2 kB, and packed 0.4; what is rounded to three digits, less.
 """
 
 from __future__ import annotations
@@ -156,7 +157,7 @@ def explode(table: pd.DataFrame, curves: Sequence[str]) -> pd.DataFrame:
 
 
 def pack(name: str | Path) -> Path:
-    """Compress a record that is complete, to about a tenth; the same bytes for the same lines.
+    """Compress a record that is complete; the same bytes for the same lines.
 
     `read` reads it as before; a sweep that has something to add unpacks it first.
     """

@@ -24,7 +24,7 @@ On a Dask cluster, workers of one thread each, with this repository installed:
     dask worker ADDRESS --nthreads 1 --nworkers 16           # on every machine
     python -m experiments.nb14_benchmark --backend dask --scheduler ADDRESS
 
-On Slurm, dask-jobqueue starts the workers (this was not tried here, for want of a Slurm):
+On Slurm, dask-jobqueue starts the workers (tried as far as its job script: there was no Slurm):
 
     from dask_jobqueue import SLURMCluster
 
@@ -36,10 +36,11 @@ On Slurm, dask-jobqueue starts the workers (this was not tried here, for want of
 from __future__ import annotations
 
 import argparse
+import contextlib
 import inspect
 import itertools
 import warnings
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -95,8 +96,8 @@ def run(
         n_jobs: how many processes; -1 is one a core, 1 runs in this process. (Dask's workers are
             all used.)
         retry_failed: run again what failed earlier.
-        keep_old: accept runs that another state of the experiment's module made. Changes of
-            comments, docstrings and layout do not count.
+        keep_old: accept runs that another state of the experiment's code made: of its module, and
+            what this uses of its own package. Comments, docstrings and layout do not count.
         progress: show a bar with the time left.
 
     Returns:
@@ -139,8 +140,10 @@ def run(
             entries = map(experiment, todo)
         elif todo:
             entries = workers.on_cores(experiment, todo, n_jobs)
-        for entry in _shown(entries, len(wanted), len(wanted) - len(todo), path, progress):
-            journal.append(entry)
+        shown = _shown(entries, len(wanted), len(wanted) - len(todo), path, progress)
+        with contextlib.closing(shown):  # interrupted, it ends its workers
+            for entry in shown:
+                journal.append(entry)
         asked_for = [journal.entries[name] for name in wanted]
     failures = [entry["error"] for entry in asked_for if "error" in entry]
     if failures:
@@ -179,7 +182,7 @@ def options(
 
 def _shown(
     entries: Iterable[Entry], total: int, done: int, path: Path | None, progress: bool
-) -> Iterator[Entry]:
+) -> Generator[Entry]:
     """The entries, under a progress bar that counts failures."""
     name = "runs" if path is None else path.stem
     style = {"unit": "run", "smoothing": 0, "leave": False, "disable": not progress}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -68,8 +68,9 @@ def train(
     Args:
         model: the network, left in training mode.
         losses: function of (model, *batch) that returns the K task losses, [K], or these and the
-            forked features.
-        loader: yields batches; see `batches`.
+            forked features. A batch that is a mapping, as some data sets give, is handed over as it
+            is: losses(model, batch).
+        loader: yields batches; see `batches`. Their rows are counted by the first entry.
         weighting: a rule from `make_weighting`.
         optimizer: holds the parameters of the model and of the weighting.
         epochs: number of passes over the data, counted from the first, also when resuming.
@@ -105,7 +106,8 @@ def train(
                 f"optimizer: it does not hold {own!r} of the weighting {weighting.name!r}; "
                 "add weighting.parameters()"
             )
-    parts = {"model": model, "weighting": weighting, "optimizer": optimizer}
+    # the weighting comes first: it refuses a checkpoint of other options before anything changed
+    parts = {"weighting": weighting, "model": model, "optimizer": optimizer}
     if scheduler is not None:
         parts["scheduler"] = scheduler
     rows: list[dict[str, Any]] = []
@@ -121,7 +123,7 @@ def train(
             if observe is not None:
                 model.eval()
                 with torch.no_grad():
-                    weighting.observe(**observe(model, *batch))
+                    weighting.observe(**observe(model, *_arguments(batch)))
                 model.train()
             task_losses, features = _losses_and_features(losses, model, batch)
             optimizer.zero_grad()
@@ -131,9 +133,10 @@ def train(
                 with torch.no_grad():
                     after = _losses_and_features(losses, model, batch)[0]
                 weighting.observe(losses_after_step=after)
-            total = total + task_losses.detach() * len(batch[0])
+            n_rows = _n_rows(batch)
+            total = total + task_losses.detach() * n_rows
             weights = weights + step_weights
-            seen, steps = seen + len(batch[0]), steps + 1
+            seen, steps = seen + n_rows, steps + 1
         if seen == 0:
             raise ValueError("loader: expected at least one batch an epoch, got none")
         mean_losses = total / seen
@@ -158,8 +161,17 @@ def train(
 
 def _losses_and_features(losses, model, batch):
     """Task losses of a batch, and the forked features where the function returns them."""
-    found = losses(model, *batch)
+    found = losses(model, *_arguments(batch))
     return found if isinstance(found, tuple) else (found, None)
+
+
+def _arguments(batch) -> Sequence[Any]:
+    """What a function of (model, *batch) is called with: a mapping is one argument."""
+    return (batch,) if isinstance(batch, Mapping) else batch
+
+
+def _n_rows(batch) -> int:
+    return len(next(iter(batch.values())) if isinstance(batch, Mapping) else batch[0])
 
 
 def _save(path, parts, loader, tasks, epoch, rows) -> None:

@@ -16,9 +16,10 @@ import threading
 import time
 import traceback
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import joblib
@@ -171,7 +172,7 @@ def on_dask(experiment: Experiment, configs: Sequence[Config], scheduler: Any) -
         futures = client.map(on_worker, configs, pure=False)
         config_of = dict(zip(futures, configs, strict=True))
         del futures  # a result is kept by the cluster for as long as its future is here
-        for future in as_completed(list(config_of)):
+        for future in as_completed(list(config_of), loop=client.loop):
             config = config_of.pop(future)
             try:
                 yield future.result()
@@ -196,21 +197,44 @@ ONE_THREAD = "its workers need one thread each: dask worker ADDRESS --nthreads 1
 
 @functools.cache
 def fingerprint(function: Callable[..., Any]) -> str:
-    """Eight letters that change with the code of the function's module, but not with its layout.
+    """Eight letters that change with the code of an experiment, but not with its layout.
 
-    Comments and docstrings do not count either. Of a function in a notebook, its own code counts.
+    The code is that of the function's module and of the modules of the same package that it uses;
+    comments and docstrings do not count. Of a function in a notebook, its own code counts.
     """
+    module = sys.modules[function.__module__]
+    sources: Collection[str]
     try:
-        source = inspect.getsource(sys.modules[function.__module__])
-    except (OSError, TypeError):
-        source = textwrap.dedent(inspect.getsource(function))
-    tree = ast.parse(source)
+        if hasattr(module, "__file__"):
+            sources = _sources(module, {})
+        else:
+            sources = [textwrap.dedent(inspect.getsource(function))]
+    except OSError:
+        raise ValueError(f"function: {function.__name__} has no source; put it in a file") from None
+    text = "\n".join(sorted(map(_bare, sources)))
+    return hashlib.sha256(text.encode()).hexdigest()[:8]
+
+
+def _sources(module: ModuleType, found: dict[str, str]) -> Collection[str]:
+    """The text of a module, and of those of its package from which it has a function or class."""
+    found[module.__name__] = inspect.getsource(module)
+    for value in list(vars(module).values()):
+        name = value.__name__ if inspect.ismodule(value) else getattr(value, "__module__", None)
+        owner = sys.modules.get(name) if isinstance(name, str) else None
+        near = owner is not None and module.__package__ and owner.__package__ == module.__package__
+        if owner is not None and near and owner.__name__ not in found:
+            _sources(owner, found)
+    return found.values()
+
+
+def _bare(source: str) -> str:
+    """A program without comments, docstrings and layout."""
+    tree = ast.parse(source)  # knows no comments
     for node in ast.walk(tree):
-        body = getattr(node, "body", None)
-        if isinstance(body, list) and body and isinstance(body[0], ast.Expr):
-            if isinstance(body[0].value, ast.Constant):
-                body[0].value.value = ""
-    return hashlib.sha256(ast.unparse(tree).encode()).hexdigest()[:8]
+        if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef):
+            if ast.get_docstring(node, clean=False) is not None:
+                node.body = node.body[1:] or [ast.Pass()]
+    return ast.unparse(tree)
 
 
 @functools.cache

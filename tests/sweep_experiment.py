@@ -5,6 +5,7 @@ python -m tests.sweep_experiment    writes killed.jsonl
 
 import os
 import time
+from collections.abc import Sequence
 
 import torch
 
@@ -43,5 +44,10 @@ def train_many(first: int, n_seeds: int) -> list:
     return [{"seed": seed, **train(seed)} for seed in range(first, first + n_seeds)]
 
 
+def main(arguments: Sequence[str] | None = None, **environment: str) -> None:
+    os.environ.update(environment)
+    sweep.run(train, RUNS, record="killed", **sweep.options(__doc__, arguments))
+
+
 if __name__ == "__main__":
-    sweep.run(train, RUNS, record="killed", **sweep.options(__doc__))
+    main()

@@ -4,6 +4,7 @@ import pytest
 import torch
 from torch import nn
 
+from experiments.controls import SumToK
 from mtl_utils import make_weighting
 from mtl_utils.ensemble import early_stopping, train_many
 from mtl_utils.ensemble_optim import KINDS, SCHEDULES, many_optimizer
@@ -137,6 +138,20 @@ def test_members_equal_loops(name, optimiser):
 @pytest.mark.parametrize("names", [("uncertainty", "liebel", "dwa"), ("gradnorm", "log", "mgda")])
 def test_members_may_have_different_rules(names):
     assert_alike([maker(name, {}) for name in names], "adam")
+
+
+@pytest.mark.parametrize("name", ["equal", "uncertainty", "log", "upgrad", "gradnorm"])
+def test_a_wrapper_around_a_rule(name):
+    def wrapped(options):
+        make = maker(name, options)
+
+        def make_wrapped():
+            model, rule = make()
+            return model, SumToK(rule)
+
+        return make_wrapped
+
+    assert_alike([wrapped(options) for options in OPTIONS.get(name, [{}] * 3)], "adam")
 
 
 @pytest.mark.parametrize("schedule", SCHEDULES)

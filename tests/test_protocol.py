@@ -12,7 +12,7 @@ from torch import nn
 from torch.nn.functional import mse_loss
 
 from experiments import controls, protocol, search, verdicts
-from experiments.protocol import Contender, Study, fixed, sum_to_k, train_block, usual_controls
+from experiments.protocol import Contender, Study, sum_to_k, train_block, usual_controls
 from experiments.search import Knob
 from mtl_utils import make_weighting, records
 from mtl_utils.datasets import MultiTaskData
@@ -59,7 +59,7 @@ STUDY = Study(
     single=single,
     losses=losses,
     metric=unexplained,
-    contenders=(*usual_controls(2, units=True), uncertainty, sum_to_k(uncertainty)),
+    contenders=(*usual_controls(units=True), uncertainty, sum_to_k(uncertainty)),
     widths=(2, 4),
     epochs=(2, 20),
     rates={"adam": Knob("rate", 0.1)},
@@ -204,12 +204,12 @@ def test_seeds(runs):
 
 def test_no_plateau(runs):
     chosen = rows_of(runs, "equal", "report")
-    falling = changed(runs, chosen, "curve", lambda v: np.linspace(1, 0.1, len(v)).tolist())
+    falling = changed(runs, chosen, "best", lambda v: np.linspace(1, 0.1, len(v)).tolist())
     refused("equal: no plateau", falling)
     # at the shorter length nobody has to be on a plateau
     short = rows_of(runs, "equal", "report", epochs=2)
     verdicts.check(
-        STUDY, changed(runs, short, "curve", lambda v: np.linspace(1, 0.1, len(v)).tolist())
+        STUDY, changed(runs, short, "best", lambda v: np.linspace(1, 0.1, len(v)).tolist())
     )
 
 
@@ -219,7 +219,7 @@ def test_one_width_or_length(runs):
 
 
 def test_missing_controls(runs):
-    for control in usual_controls(2, units=True):
+    for control in usual_controls(units=True):
         rest = tuple(c for c in STUDY.contenders if c.name != control.name)
         refused("is missing", runs, replace(STUDY, contenders=rest))
     no_twin = tuple(c for c in STUDY.contenders if not c.sum_to_k)
@@ -333,7 +333,8 @@ def test_untied_networks_have_as_many_parameters():
 
 
 def test_fixed_weights_sum_to_k():
-    rule = fixed(3).make(3, {"rate": 0.1, "ratio 1": 2.0, "ratio 2": 0.5})
+    fixed = STUDY.contender("fixed")
+    rule = fixed.make(3, {"rate": 0.1, "ratio 1": 2.0, "ratio 2": 0.5})
     torch.testing.assert_close(rule.constant, torch.tensor([1.0, 2.0, 0.5]) * 3 / 3.5)
 
 

@@ -455,6 +455,37 @@ def test_gradnorm_slope_is_that_of_its_objective(alpha, forked):
                 p.grad = None
 
 
+def test_gradnorm_by_hand():
+    weighting = make_weighting("gradnorm", 3, alpha=2.0)
+    weighting.start = torch.tensor([1.0, 2.0, 4.0])
+    norms = torch.tensor([1.0, 2.0, 3.0])
+    # all losses have halved: all rates are 1, and the target is the mean norm, 2
+    slope = weighting.slope(torch.tensor([0.5, 1.0, 2.0]), norms)
+    assert slope.tolist() == [-1.0, 0.0, 3.0]
+    # L / L(0) = 1/2, 1/2, 2: rates 1/2, 1/2, 2, targets 1/2, 1/2, 8
+    slope = weighting.slope(torch.tensor([0.5, 1.0, 8.0]), norms)
+    assert slope.tolist() == [1.0, 2.0, -3.0]
+
+
+@pytest.mark.parametrize("floor", [1e-4, 0.9])
+def test_gradnorm_moves_its_weights_by_adam_and_scales_them(floor):
+    weighting = make_weighting("gradnorm", 3, alpha=1.0, lr=0.05, floor=floor)
+    weighting.start = torch.tensor([1.0, 1.0, 1.0])
+    w = torch.ones(3, requires_grad=True)
+    optimizer = torch.optim.Adam([w], lr=0.05)
+    generator = torch.Generator().manual_seed(0)
+    for _ in range(20):
+        losses, norms = torch.rand(2, 3, generator=generator) + 0.1
+        w.grad = weighting.slope(losses, norms)
+        optimizer.step()
+        with torch.no_grad():
+            w.clamp_(min=floor)
+            w.mul_(3 / w.sum())
+        weighting._learn(losses, norms)
+        torch.testing.assert_close(weighting.weights_now(), w.detach(), rtol=1e-9, atol=1e-12)
+    assert (w.min() < 0.99).item()
+
+
 def test_gradnorm_levels_the_norms():
     net, weighting = Net(), make_weighting("gradnorm", 3, alpha=0.0, lr=0.01)
     for step in range(800):

@@ -2,6 +2,7 @@
 
 import copy
 import math
+import warnings
 from itertools import pairwise
 
 import pytest
@@ -461,13 +462,57 @@ def test_famo_says_what_to_call():
     weighting = make("famo", 2)
     with pytest.raises(RuntimeError, match=r"call backward\(\) first"):
         weighting.observe(losses_after_step=[1.0, 1.0])
-    step(weighting, [1.0, 1.0])
-    before = weighting.state_dict()
-    with pytest.raises(RuntimeError, match=r"observe\(losses_after_step="):
-        step(weighting, [1.0, 1.0])
-    assert same_state(weighting.state_dict(), before)
-    weighting.observe(losses_after_step=[0.9, 0.9])
-    step(weighting, [1.0, 1.0])
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        for _ in range(200):
+            train_step(weighting, vector([1.0, 1.0]))
+        for _ in range(99):
+            step(weighting, [1.0, 1.0])
+    with pytest.warns(UserWarning, match=r"in 100 calls .*observe\(losses_after_step=") as found:
+        for _ in range(200):
+            step(weighting, [1.0, 1.0])
+    assert len(found) == 1
+
+
+def test_famo_compares_with_where_the_step_began():
+    """LBFGS and SAM look at several points in each step; the first is where it began."""
+    once, often = make("famo", 2), make("famo", 2)
+    step(once, [1.0, 4.0])
+    for row in ([1.0, 4.0], [0.9, 3.0], [0.7, 2.0]):
+        weights, _ = step(often, row)
+        torch.testing.assert_close(weights, 1 / vector(row) / (1 / vector(row)).sum())
+    for weighting in (once, often):
+        weighting.observe(losses_after_step=[0.6, 1.0])
+    assert torch.equal(once.logits, often.logits) and often.logits[0] > often.logits[1]
+    with pytest.raises(RuntimeError, match=r"call backward\(\) first"):
+        often.observe(losses_after_step=[0.6, 1.0])
+
+
+def test_famo_under_lbfgs():
+    model, losses = small_problem((0.1, 1.0, 10.0))
+    weighting, first = make("famo", 3), losses().detach()
+    optimizer = torch.optim.LBFGS(model.parameters(), max_iter=5, line_search_fn="strong_wolfe")
+    calls = []
+
+    def closure():
+        optimizer.zero_grad()
+        found = losses()
+        calls.append(found.detach())
+        return (weighting.backward(found) * found.detach()).sum()
+
+    for number in range(4):
+        calls.clear()
+        began = losses().detach()
+        z = weighting.z
+        optimizer.step(closure)
+        assert len(calls) > 1 and torch.equal(calls[0], began)
+        after = losses().detach()
+        weighting.observe(losses_after_step=after)
+        fell = (began.log() - after.log()) * z
+        if number == 0:  # the task that fell relatively most has less weight now
+            assert weighting.z.argmin() == fell.argmax()
+    assert weighting.updates.tolist() == [4, 4, 4]
+    assert bool((losses().detach() < first).all())
 
 
 def test_famo_resumes_between_backward_and_observe():

@@ -47,8 +47,11 @@ def goes_on_alike(weighting, other):
 @every_rule
 def test_weights_of_the_last_backward(name):
     problem, weighting = Problem(2), make(name, 2)
-    with pytest.raises(RuntimeError, match=r"^weights: there are none before .* backward\(\)"):
+    assert not hasattr(weighting, "weights")
+    with pytest.raises(AttributeError, match=r"^weights: there are none before .* backward\(\)"):
         _ = weighting.weights
+    with pytest.raises(AttributeError, match="has no attribute 'weihgts'"):
+        _ = weighting.weihgts
     returned = problem.backward(weighting)
     assert torch.equal(weighting.weights, returned) and not weighting.weights.requires_grad
     before = weighting.weights
@@ -323,6 +326,51 @@ def test_a_subclass_with_options_of_its_own():
     assert Mine(2).state_dict()["options.gentle"] == 1
     with pytest.raises(ValueError, match=r"^options.gentle: the state has 1, this gradnorm has 0"):
         Mine(2, gentle=False).load_state_dict(Mine(2).state_dict())
+
+
+def test_a_distributed_checkpoint_of_other_options_is_refused(tmp_path):
+    """It is read into the tensors of the fresh rule's state, so these must not be its options."""
+    dcp.save({"weighting": trained("gradnorm", alpha=0.12).state_dict()}, checkpoint_id=tmp_path)
+    fresh = make("gradnorm", 3)
+    into = {"weighting": fresh.state_dict()}
+    dcp.load(into, checkpoint_id=tmp_path)
+    with pytest.raises(ValueError, match=r"^options.alpha: the state has 0.12, .* has 1.5"):
+        fresh.load_state_dict(into["weighting"])
+
+
+# ---- moved to other number types -----------------------------------------------------------------
+
+
+@pytest.mark.parametrize("half", [torch.float16, torch.bfloat16])
+@every_rule
+def test_no_number_falls_below_single_precision(name, half):
+    for weighting in (make(name, 3), make(name, 3).float()):
+        before = dict(copy.deepcopy(weighting.state_dict()))
+        for move in (lambda m: m.to(half), lambda m: m.to("cpu", half)):
+            model = move(inside(weighting))
+            assert model["net"].weight.dtype == half
+            assert same_state(weighting.state_dict(), before)
+    assert all(b.dtype == torch.float64 for b in make(name, 3).double().parameters())
+
+
+@pytest.mark.parametrize("name", ["uncertainty", "liebel", "imtl_l"])
+def test_learned_weights_of_a_model_in_bfloat16_reach_their_optimum(name):
+    weighting = make_weighting(name, 2)
+    model = inside(weighting).to(torch.bfloat16)
+    (own,) = weighting.parameters()
+    optimizer = torch.optim.SGD(weighting.parameters(), lr=0.1)
+    level = torch.tensor([math.exp(-3), 2.0]).to(torch.bfloat16)
+    for _ in range(3000):
+        optimizer.zero_grad()
+        model["weighting"].backward(level.clone().requires_grad_())
+        optimizer.step()
+    level = level.float()
+    best = {
+        "uncertainty": level.log(),
+        "imtl_l": -level.log(),
+        "liebel": ((level + (level**2 + 8 * level).sqrt()) / 4).sqrt(),
+    }[name]
+    torch.testing.assert_close(own.detach(), best, rtol=0, atol=1e-3)
 
 
 # ---- inside a module -----------------------------------------------------------------------------

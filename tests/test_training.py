@@ -2,6 +2,7 @@
 
 import copy
 import math
+from collections import UserDict
 
 import numpy as np
 import pandas as pd
@@ -121,6 +122,54 @@ def test_history_by_hand_with_a_smaller_last_batch():
         flat_parameters(setting.model), flat_parameters(model), rtol=1e-10, atol=1e-12
     )
     torch.testing.assert_close(setting.weighting.log_vars, weighting.log_vars)
+
+
+class AsMappings:
+    """A loader whose batches are mappings, as those of many data sets."""
+
+    generator = None
+
+    def __init__(self, loader, kind):
+        self.loader, self.kind = loader, kind
+
+    def __iter__(self):
+        names = ("x", "first", "second")
+        return (self.kind(zip(names, batch, strict=True)) for batch in self.loader)
+
+
+@pytest.mark.parametrize("kind", [dict, UserDict])
+def test_batches_that_are_mappings_are_handed_over_whole(kind):
+    histories = []
+    for mapped in (False, True):
+        setting, seen = Setting("dtp", shuffle=False, dropout=0.0), []
+        if mapped:
+            setting.loader = AsMappings(setting.loader, kind)
+
+        def of(model, *batch, mapped=mapped, seen=seen):
+            if mapped:
+                (batch,) = batch
+                assert isinstance(batch, kind)
+                batch = batch["x"], batch["first"], batch["second"]
+            return losses(model, *batch)
+
+        def observe(model, *batch, of=of, seen=seen):
+            seen.append(len(batch))
+            return {"kpis": of(model, *batch).clamp(0.1, 1)}
+
+        histories.append(setting.train(2, of, observe=observe))
+        assert set(seen) == ({1} if mapped else {3})
+    pd.testing.assert_frame_equal(*histories)
+
+
+def test_a_checkpoint_of_other_options_is_refused_before_anything_changed(tmp_path):
+    first = Setting("dwa")
+    first.train(1, checkpoint=tmp_path / "run.pt")
+    other = Setting("dwa", seed=5)
+    other.weighting = make_weighting("dwa", 2, temperature=0.5)
+    before = copy.deepcopy(other.state())
+    with pytest.raises(ValueError, match=r"^options.temperature: the state has 2, .* 0.5"):
+        other.train(2, checkpoint=tmp_path / "run.pt")
+    assert same_state(other.state(), before)
 
 
 def test_default_names_and_no_epochs():

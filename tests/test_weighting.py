@@ -151,6 +151,15 @@ def test_own_gradients_by_finite_difference(name, table):
 
 
 @every_rule
+def test_the_plan_says_how_the_gradients_were_found(name):
+    problem, weighting = Problem(2), make(name, 2)
+    problem.backward(weighting)
+    if name in LOSS_RULES:
+        assert weighting.plan == "one backward pass"
+    assert weighting.plan
+
+
+@every_rule
 def test_gradients_accumulate_as_with_backward(name):
     problem, twin = Problem(2), Problem(2)
     weighting, other = make(name, 2), make(name, 2)

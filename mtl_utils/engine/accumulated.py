@@ -10,9 +10,9 @@ from torch import Tensor
 from mtl_utils.engine import graph as graphs
 from mtl_utils.engine import heads, landing
 from mtl_utils.engine.processes import Mean
-from mtl_utils.engine.retained import Retained
 from mtl_utils.engine.rows import Rows
 from mtl_utils.engine.task_gradients import last_layer_of
+from mtl_utils.engine.watched import Watched
 
 
 class Accumulated:
@@ -29,6 +29,9 @@ class Accumulated:
 
     Attributes:
         calls: how many micro-batches came.
+        counts: in how many of them each task was present, [K].
+        head_weights: [K], of the losses in the gradients of all other parameters.
+        share: [K], a further factor of all gradients.
         losses: their mean for each task that was present in any, [K].
     """
 
@@ -37,6 +40,7 @@ class Accumulated:
     ) -> None:
         self.shared, self.n_tasks, self.scale, self.reduce = shared, n_tasks, scale, reduce
         self.head_weights: Sequence[float] = [1.0] * n_tasks
+        self.share: Sequence[float] = [1.0] * n_tasks
         self.calls = 0
         self.counts = [0] * n_tasks
         self._sums = torch.zeros(n_tasks, dtype=torch.float64)
@@ -47,7 +51,7 @@ class Accumulated:
         """A micro-batch: K plain passes."""
         graph = graphs.read(losses, None, present)
         leaves = graph.leaves
-        retained = Retained(graph.every, {})
+        watched = Watched(graph.every, {})
         last = max((k for k, roots in enumerate(graph.roots) if roots), default=0)
         with heads.hooks_off(leaves):
             for k, roots in enumerate(graph.roots):
@@ -62,7 +66,7 @@ class Accumulated:
                 )
                 for leaf, gradient in zip(leaves, found, strict=True):
                     self._add(leaf, k, gradient)
-        retained.restore()
+        watched.restore()
         values = losses.detach().double().cpu()
         for k in range(self.n_tasks):
             if present[k]:
@@ -82,7 +86,7 @@ class Accumulated:
     def losses(self) -> Tensor:
         """Mean loss of each task over the micro-batches where it was present, [K]."""
         counts = torch.tensor(self.counts, dtype=torch.float64)
-        return self._sums / counts
+        return self._sums / counts.clamp_min(1)
 
     def _of(self, parameters: Sequence[Tensor]) -> Rows:
         """Mean gradients over the micro-batches (and processes)."""
@@ -98,7 +102,12 @@ class Accumulated:
 
     def _of_shared(self, parameters: Sequence[Tensor]) -> Rows:
         rows = self._of(parameters)
-        return rows if self.reduce is None else rows.changed(self.reduce)
+        return rows.changed(self.reduce) if self.reduce is not None and parameters else rows
+
+    @property
+    def fills_all_shared(self) -> bool:
+        """As of `TaskGradients`."""
+        return self.reduce is not None
 
     # ---- what a rule asks for ----------------------------------------------------------------
 
@@ -135,7 +144,9 @@ class Accumulated:
 
     def fill_with(self, update: Tensor) -> None:
         """As of `TaskGradients`."""
-        self._land(self._of_shared(self.shared).parted(self.scale * update))
+        gradients = self._of_shared(self.shared).parted(self.scale * update)
+        with heads.hooks_off(self.shared):
+            self._land(gradients)
 
     def _land(self, gradients: list[Tensor | None]) -> None:
         own = {id(p) for p in self.shared}

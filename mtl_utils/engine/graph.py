@@ -25,10 +25,11 @@ LEAF = torch._C._functions.AccumulateGrad  # type: ignore[attr-defined]
 
 # What may stand between torch.stack([...]) and the losses: each entry depends on its own alone.
 ELEMENTWISE = {
-    f"{name}Backward0"
+    f"{name}Backward"
     for name in (
-        "Mul Div Add Sub Rsub Neg Abs Pow Exp Log Log1P Sqrt Square Reciprocal Clamp ClampMin "
-        "ClampMax Relu Softplus Tanh Sigmoid Where Clone ToCopy Alias NanToNum Minimum Maximum"
+        "Mul Div Add Sub Rsub Neg Abs Pow Exp Expm1 Log Log1P Log2 Log10 Sqrt Rsqrt Reciprocal "
+        "Clamp ClampMin ClampMax Relu Softplus Tanh Sigmoid Where MaskedFill Clone ToCopy Alias "
+        "NanToNum Minimum Maximum"
     ).split()
 }
 
@@ -121,8 +122,8 @@ def read(
             task is a pass of its own through everything.
 
     Raises:
-        ValueError: a part of the graph is hidden by reentrant checkpointing; no shared parameter
-            is reached; a task is absent from losses that do not come from torch.stack.
+        ValueError: a part of the graph is hidden by reentrant checkpointing; a task is absent from
+            losses that do not come from torch.stack.
     """
     stacks = find_stacks(losses)
     roots = _own_roots(losses) if stacks is None else _roots_behind(stacks, losses)
@@ -182,6 +183,22 @@ def read(
     return graph
 
 
+def leaves_of(losses: Tensor, present: Sequence[bool] | None = None) -> list[Tensor]:
+    """The leaves that the losses reach, also after the graph was freed.
+
+    Args:
+        losses: [K], attached to a graph.
+        present: [K], which losses count, if these come from torch.stack.
+    """
+    starts: list[Any] = [get_gradient_edge(losses).node]
+    stacks = find_stacks(losses)
+    if present is not None and stacks is not None:
+        pairs = [(stack.next_functions, k) for stack in stacks for k in range(len(losses))]
+        starts = [inputs[k][0] for inputs, k in pairs if present[k]]
+    order = _parents_first(node for node in starts if node is not None)
+    return [node.variable for node in order if isinstance(node, LEAF)]
+
+
 def _sort_leaves(graph: Graph, shared: Sequence[Tensor], wanted: set[int]) -> None:
     """Fill `live`, `private`, `below`, `nodes` and `layered`."""
     entered = {gate.into[0] for gate in graph.gates}
@@ -197,8 +214,6 @@ def _sort_leaves(graph: Graph, shared: Sequence[Tensor], wanted: set[int]) -> No
             part = graph.below if node in graph.nodes else graph.private
             part.append(node.variable)
     graph.live = [p for p in shared if id(p) in reached]
-    if not graph.live:
-        raise ValueError("shared: no loss reaches any of these parameters; are they of this model?")
 
 
 def _parents_first(roots: Iterable[Any]) -> list:
@@ -270,7 +285,7 @@ def find_stacks(losses: Tensor) -> list | None:
         if _is_stack(node, len(losses)):
             stacks.append(node)
             continue
-        if type(node).__name__ not in ELEMENTWISE:
+        if type(node).__name__.rstrip("0123456789") not in ELEMENTWISE:
             return None
         for child, number in node.next_functions:
             if child is not None:

@@ -57,6 +57,7 @@ def through_gates(
     factors: Sequence[float],
     present: Sequence[bool] | None,
     retain_graph: bool,
+    forget: Callable[[], None],
 ) -> None:
     """One ordinary backward pass in which each gate scales what its task sends into the trunk.
 
@@ -69,33 +70,48 @@ def through_gates(
         factors: [K], above 0.
         present: [K], which tasks take part.
         retain_graph: keep the graph for another pass.
+        forget: called after that pass, to take out what it left in activations.
     """
     losses = graph.losses
     plain = torch.tensor(factors, dtype=torch.float64)
     if list(coefficients) == list(factors):
         backward(losses, plain, present, retain_graph)
         return
-    start = plain.clone()
+    start, gates = plain.clone(), []
     for gate in graph.gates:
-        if gate.node is None:
+        if gate.node is not None:
+            gates.append(gate)
+        elif graph.stacks:  # a loss may have other roots, which are its own
+            gates += _at_stacks(graph, gate)
+        else:
             start[gate.task] = coefficients[gate.task]
-    inner = [gate for gate in graph.gates if gate.node is not None]
 
     def scale(gates: list[Gate]) -> Callable:
-        indices = {gate.index for gate in gates}
-        ratio = coefficients[gates[0].task] / factors[gates[0].task]
+        ratio = {gate.index: coefficients[gate.task] / factors[gate.task] for gate in gates}
 
         def hook(gradients: Sequence[Tensor | None], _: Any) -> tuple:
-            return tuple(_times(g, ratio) if i in indices else g for i, g in enumerate(gradients))
+            return tuple(_times(g, ratio.get(i, 1.0)) for i, g in enumerate(gradients))
 
         return hook
 
     inputs = None
     if graph.below:
         backward(losses, plain, present, retain_graph=True, inputs=graph.below)
+        forget()
         inputs = [*graph.live, *graph.private]
-    with hooked(inner, scale):
+    with hooked(gates, scale):
         backward(losses, start, present, retain_graph, inputs)
+
+
+def _at_stacks(graph: Graph, gate: Gate) -> list[Gate]:
+    """A gate in front of a loss, as one behind the stack (or stacks) that the loss was put into."""
+    edge = graph.roots[gate.task][gate.index].edge
+    root = (edge.node, edge.output_nr)
+    return [
+        Gate(gate.task, stack, gate.task, root)
+        for stack in graph.stacks
+        if stack.next_functions[gate.task] == root
+    ]
 
 
 def onto_leaves(leaves: Sequence[Tensor], gradients: Sequence[Tensor | None]) -> None:

@@ -143,6 +143,7 @@ def _uses(graph: Graph) -> dict[int, list[Use]]:
     """Where each shared parameter is used in the common part, by its id; nothing for those that
     heads read too, that have hooks, or that are not plain real tensors."""
     wanted = {id(p) for p in graph.live if _is_plain(p)} - graph.direct
+    entered = {gate.into[0] for gate in graph.gates}
     parents: dict = {}
     leaves = {}
     for node in graph.nodes:
@@ -155,7 +156,8 @@ def _uses(graph: Graph) -> dict[int, list[Use]]:
     for key, leaf in leaves.items():
         found = []
         for node, index in parents.get(leaf, []):
-            if type(node).__name__ == "TBackward0":  # the transpose that a linear layer multiplies
+            is_transpose = type(node).__name__ == "TBackward0" and node not in entered
+            if is_transpose:  # it is the transpose that a linear layer multiplies
                 found += [Use(n, _role(n, i), True) for n, i in parents.get(node, [])]
             else:
                 found.append(Use(node, _role(node, index)))
@@ -172,6 +174,8 @@ def _role(node: Any, index: int) -> str:
     """What input `index` of a node is to it."""
     kind = type(node).__name__
     if kind == "AddmmBackward0" and node._saved_alpha == node._saved_beta == 1:
+        if node._saved_mat1.layout != torch.strided:
+            return "other"
         is_bias = index == 0 and _leaf_shape(node, 0) == _out_shape(node)[-1:]
         return "weight" if index == 2 else "bias" if is_bias else "other"
     if kind == "MmBackward0" and index == 1 and node._saved_self.layout == torch.strided:

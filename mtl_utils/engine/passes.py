@@ -2,20 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 from torch import Tensor
+from torch.autograd.function import BackwardCFunction
 
 from mtl_utils.engine import heads, trunk
 from mtl_utils.engine.graph import Graph
-from mtl_utils.engine.retained import Retained
 from mtl_utils.engine.rows import Block
+from mtl_utils.engine.watched import Watched
 
 NEEDS_BUFFERS = (
-    "losses: a part of the trunk was compiled so that it can be passed back only once, and rules "
+    "losses: a part of the model was compiled so that it can be passed back only once, and rules "
     "on gradients pass it once for each task; set torch._functorch.config.donated_buffer = False "
-    "before the model is compiled"
+    "before the model is compiled, and leave it so"
+)
+NEEDS_LOOP = (
+    "losses: a hook or a custom function in the trunk cannot take all tasks at once, as it could "
+    "in an earlier call; from now on each task is a pass of its own, as with method='loop'"
 )
 
 
@@ -26,7 +32,8 @@ class Passes:
         graph: what the losses reach.
         head_weights: [K], above 0, of the losses in the gradients of all leaves but shared ones.
         scale: factor of all gradients.
-        method: "loop" or "batched" says how the trunk is passed, anything else leaves it open.
+        method: "loop" passes the trunk once for each task, "batched" at once even where that is
+            slower, if it is possible; anything else leaves it open.
         memo: kept from call to call: which graphs cannot be vectorised.
 
     Attributes:
@@ -40,7 +47,7 @@ class Passes:
         self.method, self.memo = method, memo
         self.words = ""
         self.leaves = [*graph.live, *graph.private, *graph.below]
-        self._retained = Retained(graph.every, memo)
+        self._watched = Watched(graph.every, memo)
         self._partials: heads.Partials | None = None
 
     def at_gates(
@@ -54,11 +61,10 @@ class Passes:
         """
         found: list[Tensor | None] = []
         if self._partials is None:
-            with heads.hooks_off(self.leaves):
+            with self._without_traces():
                 self._partials, found = heads.at_gates(
                     self.graph, self.head_weights, self.scale, leaves, keep
                 )
-            self._retained.restore()
         return self._partials, found
 
     def through_trunk(self, targets: Sequence[Any], keep: bool) -> list[Block | None]:
@@ -69,33 +75,64 @@ class Passes:
             keep: the graph of the trunk for another pass.
         """
         partials, _ = self.at_gates()
-        kinds = frozenset(type(node).__name__ for node in self.graph.nodes)
-        known = self.memo.get(kinds)  # whether a graph of these nodes can be vectorised
-        if self.method == "batched":
-            known = True
-        elif self.method == "loop" or not trunk.vectorises(self.graph, partials):
-            known = False
+        with self._without_traces():
+            if self._may_vectorise(partials):
+                found = self._at_once(partials, targets, keep)
+                if found is not None:
+                    return found
+            self.words = "trunk once for each task"
+            if self.memo.get(self._kinds) is False:
+                self.words += ", as it cannot be vectorised"
+            return trunk.one_by_one(self.graph, partials, targets, keep)
+
+    @property
+    def _kinds(self) -> frozenset:
+        return frozenset(type(node).__name__ for node in self.graph.nodes)
+
+    def _may_vectorise(self, partials: heads.Partials) -> bool:
+        if self.method == "loop" or self._watched.by_hooks or self.memo.get(self._kinds) is False:
+            return False
+        return self.method == "batched" or trunk.vectorises(self.graph, partials)
+
+    def _at_once(
+        self, partials: heads.Partials, targets: Sequence[Any], keep: bool
+    ) -> list[Block | None] | None:
+        """All tasks in one pass; None where that is not possible."""
+        kinds = self._kinds
+        # a function of the user's may refuse in any call; then the graph is needed once more
+        own = any(isinstance(node, BackwardCFunction) for node in self.graph.nodes)
+        keep = keep or own or not self.memo.get(kinds)
         try:
-            with heads.hooks_off(self.leaves):
-                if known is not False:
-                    keep_it = keep or not known  # until it is known, it may be passed again
-                    try:
-                        found = trunk.at_once(self.graph, partials, targets, keep_it)
-                    except Exception:
-                        if known:
-                            raise
-                        self.memo[kinds] = False
-                    else:
-                        self.memo.setdefault(kinds, True)
-                        self.words = "trunk vectorised"
-                        return found
-                self.words = "trunk once for each task"
-                if self.memo.get(kinds) is False:
-                    self.words += ", as it cannot be vectorised"
-                return trunk.one_by_one(self.graph, partials, targets, keep)
-        except RuntimeError as error:
-            if "donated buffer" in str(error):
-                raise ValueError(NEEDS_BUFFERS) from error
-            raise
+            found = trunk.at_once(self.graph, partials, targets, keep)
+        except Exception as error:
+            self.memo[kinds] = False
+            if not keep:
+                raise ValueError(NEEDS_LOOP) from error
+            return None
+        self.memo[kinds] = True
+        self.words = "trunk vectorised"
+        return found
+
+    @contextmanager
+    def _without_traces(self) -> Iterator[None]:
+        """Hooks of leaves and `.grad` of activations are for the gradient that lands."""
+        try:
+            with heads.hooks_off(self.leaves), naming_compiled_parts():
+                yield
         finally:
-            self._retained.restore()
+            self.forget()
+
+    def forget(self) -> None:
+        """Take out of activations with `retain_grad()` what was added since the beginning."""
+        self._watched.restore()
+
+
+@contextmanager
+def naming_compiled_parts() -> Iterator[None]:
+    """Within it, a part that was compiled for one pass is refused by name."""
+    try:
+        yield
+    except RuntimeError as error:
+        if "donated buffer" in str(error):
+            raise ValueError(NEEDS_BUFFERS) from error
+        raise

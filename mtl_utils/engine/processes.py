@@ -40,6 +40,12 @@ class Mean:
         """The sum."""
         return self(tensor) * self.size
 
+    def of_numbers(self, values: Tensor) -> Tensor:
+        """The mean over the processes that have a number; NaN where none has."""
+        there = ~values.isnan()
+        total, count = self.sum(torch.stack([values.masked_fill(~there, 0), there.to(values)]))
+        return total / count
+
     def first(self, tensor: Tensor) -> Tensor:
         """The tensor of the first process of the group."""
         theirs = tensor.detach().clone()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 import torch
 from torch import Tensor
@@ -27,22 +27,27 @@ class Rows:
 
     def jacobian(self) -> Tensor:
         """[K, P], in the order of the parameters, zeros where there is no gradient. A complex
-        number counts as two real ones, half precision becomes single."""
-        pairs = zip(self.parameters, self.blocks, strict=True)
+        number counts as two real ones, half precision becomes single. A parameter's hooks see each
+        gradient, as they do in K passes."""
+        pairs = zip(self.parameters, self._seen(), strict=True)
         return torch.cat([real(dense(block, p, self.n_tasks)) for p, block in pairs], 1)
 
     def gramian(self) -> Tensor:
         """Inner products of the K gradients, [K, K]. A parameter's hooks see each gradient, as they
         do in K passes."""
         total = torch.zeros(self.n_tasks, self.n_tasks, device=self.parameters[0].device)
-        for p, block in zip(self.parameters, self.blocks, strict=True):
-            if block is None:
-                continue
-            if p._backward_hooks:
-                block = _each_row(dense(block, p, self.n_tasks), list(p._backward_hooks.values()))
-            rows = real(block)
-            total = total + rows @ rows.T
+        for block in self._seen():
+            if block is not None:
+                rows = real(block)
+                total = total + rows @ rows.T
         return total
+
+    def _seen(self) -> Iterator[Block | None]:
+        """The blocks after the hooks of their parameters."""
+        for p, block in zip(self.parameters, self.blocks, strict=True):
+            if block is not None and p._backward_hooks:
+                block = _each_row(dense(block, p, self.n_tasks), list(p._backward_hooks.values()))
+            yield block
 
     def combined(self, coefficients: Tensor) -> list[Tensor | None]:
         """sum_k coefficients[k] g_k for each parameter."""

@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 
 from mtl_utils.engine import graph as graphs
-from mtl_utils.engine import landing, layers
-from mtl_utils.engine.passes import Passes
+from mtl_utils.engine import heads, landing, layers
+from mtl_utils.engine.passes import Passes, naming_compiled_parts
 from mtl_utils.engine.processes import Mean
 from mtl_utils.engine.rows import Rows, real
 
@@ -54,6 +54,9 @@ class TaskGradients:
         self.head_weights = [1.0] * self.n_tasks if head_weights is None else list(head_weights)
         whole = method in ("loop", "batched")
         self.graph = graphs.read(losses, shared, present, heads=not whole)
+        if not self.graph.live and reduce is None:
+            message = "no loss reaches any of these parameters; are they of this model?"
+            raise ValueError(f"shared: {message}")
         if method == "cut" and not self.graph.stacks:
             raise ValueError("method: 'cut' needs losses from torch.stack([loss_1, ...])")
         live = {id(p) for p in self.graph.live}
@@ -70,6 +73,12 @@ class TaskGradients:
         """In words, how the work was done so far."""
         first = "each head once" if self.graph.has_heads else "a backward pass for each task"
         return "; ".join(filter(None, [first, *self._words, self.passes.words]))
+
+    @property
+    def fills_all_shared(self) -> bool:
+        """Whether `fill` reaches all shared parameters, also those that no loss of this process
+        reaches."""
+        return self.reduce is not None and self._rows is not None
 
     # ---- what a rule asks for ----------------------------------------------------------------
 
@@ -124,12 +133,18 @@ class TaskGradients:
             return
         scaled = [self.scale * c for c in coefficients.tolist()]
         weights = [self.scale * w for w in self.head_weights]
-        landing.through_gates(self.graph, scaled, weights, self.present, self.retain_graph)
+        with naming_compiled_parts():
+            landing.through_gates(
+                self.graph, scaled, weights, self.present, self.retain_graph, self.passes.forget
+            )
 
     def fill_with(self, update: Tensor) -> None:
         """Add an update [P], flattened in the order of `shared`, to `.grad` of the shared
-        parameters, and their gradients to that of all others."""
-        self._land(self._all_rows().parted(self.scale * update))
+        parameters, and their gradients to that of all others. The hooks of shared parameters have
+        seen each row of `jacobian`, and do not see the update."""
+        gradients = self._all_rows().parted(self.scale * update)
+        with heads.hooks_off(self.shared):
+            self._land(gradients)
 
     def _land(self, gradients: list[Tensor | None]) -> None:
         leaves, others = zip(*self._others, strict=True) if self._others else ((), ())

@@ -17,14 +17,17 @@ import torch
 from torch import Tensor
 
 from mtl_utils import gradients
+from mtl_utils.engine import Accumulated, Mean
+from mtl_utils.weighting.batch import Batch, Overflow, check_scaler, land_overflow
 from mtl_utils.weighting.checks import (
     check_choice,
     check_count,
     check_vector,
     refuse_tasks,
 )
-from mtl_utils.weighting.present import check_present, present_losses
+from mtl_utils.weighting.present import check_present
 from mtl_utils.weighting.state import Stateful
+from mtl_utils.weighting.watch import Watch
 
 # ---- the registry --------------------------------------------------------------------------------
 
@@ -143,6 +146,8 @@ def make_weighting(name: str, n_tasks: int, **options: Any) -> Weighting:
 
 # ---- the interface -------------------------------------------------------------------------------
 
+NO_WEIGHTS = "weights: there are none before the first call of backward()"
+
 OBSERVABLE = {
     "train_losses": "mean training loss of each task over an epoch, [K], once an epoch",
     "val_losses": "validation loss of each task, [K], once an iteration",
@@ -175,11 +180,17 @@ class Weighting(Stateful):
     engine_options: tuple[str, ...] = ()
     gramian = "exact"
     every = 1
+    method = "auto"
+    accumulate = 1
     plan: str | None = None
+    _mean: Mean | None = None
+    _held: Accumulated | None = None
 
     def __init__(self, n_tasks: int) -> None:
         super().__init__(check_count("n_tasks", n_tasks))
         self.register_buffer("last_weights", torch.full((n_tasks,), torch.nan))
+        self._memo: dict = {}  # what the engine found out about the network
+        self._watch = Watch()
 
     # ---- what a training loop calls -------------------------------------------------------
 
@@ -187,55 +198,113 @@ class Weighting(Stateful):
         self,
         losses: Tensor,
         shared: Iterable[Tensor] | None = None,
-        features: Sequence[Tensor] | None = None,
+        features: Sequence | None = None,
         present: Tensor | Sequence[bool] | None = None,
+        scaler: torch.amp.GradScaler | None = None,
+        retain_graph: bool = False,
     ) -> Tensor:
         """Fill `.grad` of every parameter that the losses reach, and of the rule's own parameters.
 
-        Gradients are added to what `.grad` holds, as `Tensor.backward` does. A call that is
-        refused changes nothing.
+        Gradients are added to what `.grad` holds, as `Tensor.backward` does, with all that goes
+        with it: hooks, sparse gradients, the reducer of DistributedDataParallel. A call that is
+        refused changes nothing. The rule computes outside autocast, in float32 at least.
 
         Args:
             losses: task losses, [K], attached to the graph.
             shared: shared parameters, e.g. `model.trunk.parameters()`. Gradient rules need them;
                 those that no loss reaches count as zero gradient and keep their `.grad`.
             features: the representation forked once for each head (`mtl_utils.gradients.fork`),
-                K tensors. Optional; lets gradient rules reach all heads in one backward pass.
+                K tensors. Optional; checks that each loss reads its own alone.
             present: which tasks have labels in this batch, [K], booleans; by default all. An absent
                 task may hold NaN or a constant; the others are weighed as if they were all there
                 are. It leaves no trace in the state of the rule, and its head keeps its `.grad`;
                 its entry of a learned parameter gets the gradient 0 (which does not stop an
                 optimiser's momentum). Where no task is present, nothing happens.
+            scaler: hand over the losses unscaled. The rule sees them as they are, `.grad` holds
+                scaled gradients, of the rule's own parameters too; an overflow gets to the scaler,
+                which skips the step, and moves no state.
+            retain_graph: keep the graph for another backward pass.
 
         Returns:
             Effective task weights, [K], detached: the derivative of the rule's objective with
             respect to each loss (loss rules), or the coefficients of the task gradients in the
-            update of the shared parameters (gradient rules). 0 for absent tasks.
+            update of the shared parameters (gradient rules). 0 for absent tasks, after an overflow,
+            and for all but the last of several micro-batches (see `use`).
 
         Raises:
             ValueError: losses of the wrong shape, detached, not finite, or negative where the rule
                 cannot use that; shared empty or reached by no loss; features that do not fit;
-                present not K booleans.
+                present not K booleans; scaler of another kind.
+
+        Warns:
+            UserWarning: once, where a learned weight gets gradients and never moves.
         """
         tasks = check_present(present, self.n_tasks)
-        self._check_losses(losses, tasks)
-        shared_list = self._check_shared(shared)
-        if tasks.all():
-            weights = self._backward(losses, shared_list, features).detach()
-        else:
-            weights = self._backward_on(tasks, losses, shared_list)
-        self.last_weights = weights.to(self.last_weights, copy=True)
+        scale = check_scaler(scaler, losses)
+        overflow = self._check_losses(losses, tasks, may_overflow=scale is not None)
+        parameters = self._check_shared(shared)
+        if features is not None:
+            gradients.check_features(losses, features, parameters or [])
+        with torch.autocast(losses.device.type, enabled=False):
+            if overflow:
+                land_overflow(losses)
+                return torch.zeros_like(losses)
+            weights = self._step(losses, parameters or [], tasks, scale, retain_graph)
+        if losses.requires_grad:
+            self._watch.look(self, losses)
         return weights
 
-    def _backward_on(self, tasks: Tensor, losses: Tensor, shared: list[Tensor] | None) -> Tensor:
-        """A step of the tasks that are present, by a rule for these alone; weights of all, [K]."""
+    def _step(
+        self,
+        losses: Tensor,
+        shared: list[Tensor],
+        here: Tensor,
+        scale: float | None,
+        retain_graph: bool,
+    ) -> Tensor:
+        """A step of the tasks that are present in any process, by a rule for these alone; weights
+        of all tasks, [K]."""
         weights = torch.zeros_like(losses)
-        if tasks.any():
-            part = self.on(tasks)
-            with present_losses(losses, tasks) as some:
-                weights[tasks.to(losses.device)] = part._backward(some, shared, None).detach()
-            self.take(part, tasks)
-            self.plan = part.plan
+        if self.accumulate > 1:
+            if self._held is None:
+                self._held = Accumulated(shared, self.n_tasks, scale or 1.0, self._mean)
+            self._held.add(losses, here.tolist())
+            if self._held.calls < self.accumulate:
+                return weights
+        held, self._held = self._held, None
+        batch = Batch(
+            losses,
+            here.tolist(),
+            shared,
+            scale,
+            self._mean,
+            self.method,
+            self._memo,
+            retain_graph,
+            held,
+        )
+        if not bool(batch.tasks.any()):
+            self.last_weights = torch.zeros_like(self.last_weights)
+            return weights
+        buffers = dict(self._buffers)
+        draws = None if self.generator is None else self.generator.get_state()
+        try:
+            part = self if bool(batch.tasks.all()) else self.on(batch.tasks)
+            found = part._backward(batch).detach()
+            if part is not self:
+                self.take(part, batch.tasks)
+            batch.settle()
+        except Overflow:
+            land_overflow(losses)
+            return weights
+        if scale is not None and not batch.is_finite():
+            self._buffers = buffers
+            if self.generator is not None and draws is not None:
+                self.generator.set_state(draws)
+            return weights
+        weights[batch.tasks.to(weights.device)] = found.to(weights)
+        self.plan = batch.plan
+        self.last_weights = weights.to(self.last_weights, copy=True)
         return weights
 
     def observe(self, **quantities: Tensor | Sequence[float]) -> None:
@@ -253,9 +322,12 @@ class Weighting(Stateful):
             checked[key] = check_vector(key, values, self.n_tasks, may_lack=True)
         for key, vector in checked.items():
             if key in self.observes:
+                vector = vector.to(self.last_weights)
+                if self._mean is not None:
+                    vector = self._mean.of_numbers(vector)
                 measured = ~vector.isnan().cpu()
                 self._check_measured(key, measured)
-                self._observe_on(measured, key, vector.to(self.last_weights))
+                self._observe_on(measured, key, vector)
 
     def _observe_on(self, tasks: Tensor, key: str, values: Tensor) -> None:
         """Let the rule see the values of the tasks that were measured."""
@@ -266,8 +338,15 @@ class Weighting(Stateful):
             part._observe(key, values[tasks.to(values.device)])
             self.take(part, tasks)
 
-    def use(self, gramian: str = "exact", every: int = 1) -> Weighting:
-        """Choose how a rule on gradients finds their Gramian; returns the rule itself.
+    def use(
+        self,
+        gramian: str = "exact",
+        every: int = 1,
+        method: str = "auto",
+        group: Any = None,
+        accumulate: int = 1,
+    ) -> Weighting:
+        """Choose how gradients are found; returns the rule itself. What is not named is default.
 
         Args:
             gramian: "exact"; "representation" for that of dL_k/dz, z being what the heads read
@@ -275,15 +354,33 @@ class Weighting(Stateful):
                 layer. All three then give the shared parameters sum_k alpha_k g_k exactly.
             every: find new coefficients every so many calls, at least 1, and use the last ones
                 between.
+            method: how rules on gradients find those of the tasks, see `gradients.METHODS`; "loop"
+                makes a plain backward pass for each.
+            group: a process group of `torch.distributed`, for a network in
+                DistributedDataParallel: the rule then gives on R processes what one process gives
+                on all their rows together, if each has equally many, and draws the same on all.
+                Rules on losses send 2 K numbers a step, rules on gradients also K gradients of the
+                shared parameters ("last_layer": of that layer, "representation": K x K numbers).
+            accumulate: so many calls of `backward`, micro-batches of equally many rows, count as
+                one batch: nothing lands before the last, and then what the whole batch gives. Do
+                not divide the losses. Until then K gradients of what all tasks share, and one of
+                each head, are kept.
 
         Raises:
             TypeError: an option that the rule does not have, see `engine_options`.
+            ValueError: a value that is none of these.
         """
         for option, changed in {"gramian": gramian != "exact", "every": every != 1}.items():
             if changed and option not in self.engine_options:
                 raise TypeError(f"{option}: weighting {self.name!r} has no such option")
         self.gramian = check_choice("gramian", gramian, ("exact", "representation", "last_layer"))
         self.every = check_count("every", every)
+        self.method = check_choice("method", method, gradients.METHODS)
+        self.accumulate = check_count("accumulate", accumulate)
+        self._held = None
+        self._mean = None if group is None else Mean(group)
+        if self._mean is not None and self.generator is not None:
+            self.generator.set_state(self._mean.first(self.generator.get_state()))
         return self
 
     def prepare(self, shared: Iterable[Tensor]) -> Weighting:
@@ -301,16 +398,24 @@ class Weighting(Stateful):
 
     @property
     def weights(self) -> Tensor:
-        """Weights of the last `backward`, [K], detached, in the number type of the rule."""
+        """Weights of the last `backward`, [K], detached, in the number type of the rule.
+
+        Raises:
+            AttributeError: there was none yet, so that `hasattr(weighting, "weights")` tells.
+        """
         if bool(self.last_weights.isnan().any()):
-            raise RuntimeError("weights: there are none before the first call of backward()")
+            raise AttributeError(NO_WEIGHTS)
         return self.last_weights.clone()
+
+    def __getattr__(self, name: str) -> Any:
+        if name == "weights":  # the property raised; a module would forget why
+            raise AttributeError(NO_WEIGHTS)
+        return super().__getattr__(name)
 
     # ---- what a rule fills in --------------------------------------------------------------
 
-    def _backward(
-        self, losses: Tensor, shared: list[Tensor] | None, features: Sequence[Tensor] | None
-    ) -> Tensor:
+    def _backward(self, batch: Batch) -> Tensor:
+        """Land what the rule makes of a batch; returns the weights of its tasks."""
         raise NotImplementedError
 
     def _observe(self, key: str, values: Tensor) -> None:
@@ -324,8 +429,9 @@ class Weighting(Stateful):
 
     # ---- checks ----------------------------------------------------------------------------
 
-    def _check_losses(self, losses: Tensor, tasks: Tensor) -> None:
-        """ValueError if the losses of these tasks, [K] booleans, cannot be used."""
+    def _check_losses(self, losses: Tensor, tasks: Tensor, may_overflow: bool) -> bool:
+        """ValueError if the losses of these tasks, [K] booleans, cannot be used; True if they are
+        not finite, and may be."""
         if not isinstance(losses, Tensor):
             raise ValueError(
                 f"losses: expected a 1-D tensor, got {type(losses).__name__}; "
@@ -335,7 +441,7 @@ class Weighting(Stateful):
             check_vector("losses", losses, self.n_tasks)  # says what is wrong
         values = list(zip(losses.tolist(), tasks.tolist(), strict=True))  # waits for a GPU once
         bad = [here and not math.isfinite(value) for value, here in values]
-        if any(bad):
+        if any(bad) and not may_overflow:
             refuse_tasks("losses", losses.detach(), torch.tensor(bad), "expected finite values")
         if not losses.requires_grad and tasks.any():
             raise ValueError(
@@ -352,6 +458,7 @@ class Weighting(Stateful):
                     f"losses: they are on {losses.device}, the weighting is on {own.device}; "
                     "move it with weighting.to(device)"
                 )
+        return any(bad)
 
     def _check_shared(self, shared: Iterable[Tensor] | None) -> list[Tensor] | None:
         if shared is None:
@@ -361,4 +468,10 @@ class Weighting(Stateful):
                     "e.g. shared=model.trunk.parameters()"
                 )
             return None
-        return gradients.check_shared(shared)
+        parameters = gradients.check_shared(shared)
+        if self.needs_shared and any(hasattr(p, "placements") for p in parameters):
+            raise ValueError(
+                f"shared: they are sharded over processes (FSDP2), and {self.name} needs them "
+                "whole; use DistributedDataParallel and use(group=...), or a rule on losses"
+            )
+        return parameters

@@ -10,17 +10,17 @@ GradientWeighting       combines the task gradients of the shared parameters
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Self
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from mtl_utils import gradients, solvers
+from mtl_utils import solvers
 from mtl_utils.engine import landing
 from mtl_utils.solvers import Array
 from mtl_utils.weighting.base import Weighting
+from mtl_utils.weighting.batch import Batch, Found
 from mtl_utils.weighting.checks import all_finite, refuse_tasks
 
 
@@ -32,14 +32,14 @@ class LossWeighting(Weighting):
     objective in any model parameter is sum_k weights[k] * dL_k.
     """
 
+    plan: str | None = "one backward pass"
+
     def objective(self, losses: Tensor) -> Tensor:
         """What the rule minimises: a scalar, from losses [K]."""
         raise NotImplementedError
 
-    def _backward(
-        self, losses: Tensor, shared: list[Tensor] | None, features: Sequence[Tensor] | None
-    ) -> Tensor:
-        leaf = losses.detach().requires_grad_()
+    def _backward(self, batch: Batch) -> Tensor:
+        leaf = batch.values.clone().requires_grad_()
         own = [p for p in self.parameters() if p.requires_grad]
         with torch.enable_grad():
             objective = self.objective(leaf)
@@ -51,10 +51,10 @@ class LossWeighting(Weighting):
         if not all(all_finite(gradient) for gradient in own_gradients):
             raise ValueError(
                 f"losses: the gradient in the parameters of {self.name} is not finite; its losses "
-                f"or parameters are out of range, got losses {losses.detach().tolist()}"
+                f"or parameters are out of range, got losses {leaf.tolist()}"
             )
-        losses.backward(weights)
-        landing.onto_leaves(own, own_gradients)
+        batch.backward(weights)
+        landing.onto_leaves(own, [batch.scale * gradient for gradient in own_gradients])
         return weights
 
 
@@ -68,11 +68,9 @@ class ConstantWeighting(LossWeighting):
     def objective(self, losses: Tensor) -> Tensor:
         return (self.weights_now().to(losses) * losses).sum()
 
-    def _backward(
-        self, losses: Tensor, shared: list[Tensor] | None, features: Sequence[Tensor] | None
-    ) -> Tensor:
-        weights = self.weights_now().to(losses, copy=True)  # the derivative needs no autograd
-        losses.backward(weights)
+    def _backward(self, batch: Batch) -> Tensor:
+        weights = self.weights_now().to(batch.values)  # the derivative needs no autograd
+        batch.backward(weights)
         return weights
 
 
@@ -120,35 +118,29 @@ class GradientWeighting(Weighting):
         """alpha, [K], for rules that read the losses too."""
         return self.coefficients(gramian)
 
-    def _backward(
-        self, losses: Tensor, shared: list[Tensor] | None, features: Sequence[Tensor] | None
-    ) -> Tensor:
-        assert shared is not None  # needs_shared
-        found = gradients.task_gradients(losses, shared, features)
+    def _backward(self, batch: Batch) -> Tensor:
+        found = batch.gradients()
         new = self.calls % self.every == 0 or not all_finite(self.kept_alpha)
         if not new:
-            alpha = self.kept_alpha.to(losses)
+            alpha = self.kept_alpha.to(batch.values)
         else:
-            alpha = self._combine(self._gramian(found, losses), losses)
+            alpha = self._combine(self._gramian(found, batch), batch.values)
             reason = f"{self.name} found no finite coefficients"
             refuse_tasks("weights", alpha, ~torch.isfinite(alpha), reason)
         found.fill(alpha)
-        self.plan = found.plan + ("" if new else "; coefficients of an earlier call")
+        batch.plan = found.plan + ("" if new else "; coefficients of an earlier call")
         if self.every > 1:
             self.calls = self.calls + 1
             self.kept_alpha = alpha.detach().to(self.kept_alpha, copy=True)
         return alpha
 
-    def _gramian(self, found: gradients.TaskGradients, losses: Tensor) -> Tensor:
+    def _gramian(self, found: Found, batch: Batch) -> Tensor:
         if self.gramian == "representation":
             gramian = found.representation_gramian()
-        elif self.gramian == "last_layer":
-            gramian = found.gramian(last_layer=True)
         else:
-            gramian = found.gramian()
-        squares = gramian.diagonal()
+            gramian = found.gramian(last_layer=self.gramian == "last_layer")
         reason = "the gradient in the shared parameters is not finite (squared norm shown)"
-        refuse_tasks("losses", squares, ~torch.isfinite(squares), reason)
+        batch.check_finite(gramian.diagonal(), reason)
         return gramian
 
 
@@ -188,16 +180,12 @@ class CoordinateWeighting(GradientWeighting):
     def _head_weights(self, losses: Tensor) -> Tensor | None:
         return None
 
-    def _backward(
-        self, losses: Tensor, shared: list[Tensor] | None, features: Sequence[Tensor] | None
-    ) -> Tensor:
-        assert shared is not None  # needs_shared
-        head_weights = self._head_weights(losses)
-        found = gradients.task_gradients(losses, shared, features, head_weights=head_weights)
-        squares = found.jacobian.square().sum(1)
-        reason = "the gradient in the shared parameters is not finite (squared norm shown)"
-        refuse_tasks("losses", squares, ~torch.isfinite(squares), reason)
-        update, weights = self.merge(found.jacobian, losses.detach())
+    def _backward(self, batch: Batch) -> Tensor:
+        found = batch.gradients(self._head_weights(batch.values))
+        jacobian = found.jacobian
+        reason = "the gradient in the shared parameters is not finite (norm shown)"
+        batch.check_finite(torch.linalg.vector_norm(jacobian, dim=1), reason)
+        update, weights = self.merge(jacobian, batch.values)
         found.fill_with(update)
-        self.plan = found.plan
-        return weights.to(losses)
+        batch.plan = found.plan
+        return weights

@@ -1,15 +1,11 @@
-"""Tasks that have no labels in a batch: which they are, and how their losses stay out of it."""
+"""Tasks that have no labels in a batch."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from typing import Any
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
-
-from mtl_utils.weighting.checks import all_finite
 
 
 def check_present(present: Tensor | Sequence[bool] | None, n_tasks: int) -> Tensor:
@@ -30,40 +26,3 @@ def check_present(present: Tensor | Sequence[bool] | None, n_tasks: int) -> Tens
             f"{tuple(tasks.shape)}"
         )
     return tasks
-
-
-@contextmanager
-def present_losses(losses: Tensor, present: Tensor) -> Iterator[Tensor]:
-    """The losses of the present tasks, [K'], whose backward passes reach no other task.
-
-    A loss taken out of a stack sends zeros back into all the others; and where another is NaN, zero
-    times its derivative is NaN as well. So as long as this is open, the stack hands nothing to
-    absent tasks. (Only `torch.stack` keeps the losses apart in the graph.)
-
-    Args:
-        losses: [K], of `torch.stack` unless the absent ones are finite.
-        present: [K], booleans, of which some are True and some False.
-
-    Raises:
-        ValueError: an absent loss is not finite, and there is no stack.
-    """
-    stack = losses.grad_fn
-    if type(stack).__name__ != "StackBackward0":
-        if not all_finite(losses.detach()):
-            raise ValueError(
-                "losses: those of absent tasks may be NaN or infinite only if they come from "
-                "torch.stack([loss_1, loss_2, ...]), as their gradients would reach the others"
-            )
-        yield losses[present.to(losses.device)]
-        return
-    here = present.tolist()
-
-    def to_present_tasks(gradients: Sequence[Any], _: Any) -> tuple[Any, ...]:
-        return tuple(g if one else None for g, one in zip(gradients, here, strict=True))
-
-    assert stack is not None
-    handle = stack.register_hook(to_present_tasks)
-    try:
-        yield losses[present.to(losses.device)]
-    finally:
-        handle.remove()

@@ -20,7 +20,7 @@ from typing import Any, ClassVar, Self
 import torch
 from torch import Tensor, nn
 
-from mtl_utils import gradients
+from mtl_utils.engine import landing
 
 
 class Stateful(nn.Module):
@@ -144,7 +144,7 @@ class Stateful(nn.Module):
                 if gradient is not None:
                     whole = torch.zeros_like(tensor)
                     whole[index] = gradient
-                    gradients.accumulate(tensor, whole)
+                    landing.onto_leaves([tensor], [whole])
                 continue
             own = part._buffers[name]
             assert own is not None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
 
 import torch
@@ -9,8 +10,15 @@ from torch import Tensor
 
 from mtl_utils.weighting.adam import adam
 from mtl_utils.weighting.base import register
+from mtl_utils.weighting.batch import Batch
 from mtl_utils.weighting.checks import check_number, check_vector, log_of, refuse_tasks
 from mtl_utils.weighting.kinds import LossWeighting
+
+PATIENCE = 100  # calls of backward without observe; LBFGS makes 25 a step by default
+UNOBSERVED = (
+    f"losses_after_step: famo has observed none in {PATIENCE} calls of backward(), so its weights "
+    "do not learn; call weighting.observe(losses_after_step=[...]) after each optimizer.step()"
+)
 
 
 @register(
@@ -33,12 +41,13 @@ class Famo(LossWeighting):
         logits <- Adam(logits, gradient)    less weight for a task whose loss fell relatively faster
 
     Needs `weighting.observe(losses_after_step=...)`, [K], after each optimiser step, with the
-    losses of the same batch, which costs one more forward pass; a second `backward` without it
-    raises. Of a task that was absent from the step it may be anything or NaN, as its logit stays.
-    Losses have to stay above lower - eps; others are refused. A loss at `lower` takes
-    nearly the whole weight. With one task the weight is 1. The first step has z = 1 / K.
-    Multiplying a loss and its bound by a constant leaves direction and logits as they are (up to
-    eps).
+    losses of the same batch: one more forward pass. Where the optimiser calls `backward` several
+    times a step (LBFGS, SAM), delta is counted from the first call, where the step begins. A task
+    that was absent from the step keeps its logit, whatever is observed of it.
+
+    Losses have to stay above lower - eps; a loss at `lower` takes nearly the whole weight. The
+    first step has z = 1 / K; with one task the weight is 1. Multiplying a loss and its bound by a
+    constant leaves direction and logits as they are (up to eps).
 
     Args:
         lr: of Adam for the logits (beta 0.025 in the paper), above 0.
@@ -70,6 +79,7 @@ class Famo(LossWeighting):
     first_moment: Tensor
     second_moment: Tensor
     updates: Tensor
+    waited: Tensor
     log_gaps: Tensor
 
     def __init__(
@@ -88,7 +98,8 @@ class Famo(LossWeighting):
         self.register_buffer("lower", lower.clone(), persistent=False)
         for name in ("logits", "first_moment", "second_moment"):
             self.register_buffer(name, torch.zeros(n_tasks))
-        self.register_buffer("updates", torch.zeros(n_tasks, dtype=torch.int64))
+        for name in ("updates", "waited"):  # steps of Adam; calls of backward since the last
+            self.register_buffer(name, torch.zeros(n_tasks, dtype=torch.int64))
         self.register_buffer("log_gaps", torch.full((n_tasks,), torch.nan))  # log D of the step
 
     @property
@@ -102,14 +113,14 @@ class Famo(LossWeighting):
         c = 1 / (z / log_gaps.detach().exp()).sum()
         return c * (z * log_gaps).sum()
 
-    def _backward(self, losses, shared, features) -> Tensor:
-        if not bool(self.log_gaps.isnan().all()):
-            raise RuntimeError(
-                "losses_after_step: famo has not observed those of the last step; call "
-                "weighting.observe(losses_after_step=[...]) after each optimizer.step()"
-            )
-        weights = super()._backward(losses, shared, features)
-        self.log_gaps = self._log_gaps("losses", losses.detach()).to(self.log_gaps)
+    def _backward(self, batch: Batch) -> Tensor:
+        weights = super()._backward(batch)
+        log_gaps = self._log_gaps("losses", batch.values).to(self.log_gaps)
+        first = self.log_gaps.isnan()  # where the optimiser's step begins
+        self.log_gaps = torch.where(first, log_gaps, self.log_gaps)
+        self.waited = self.waited + 1
+        if bool((self.waited == PATIENCE).any()):
+            warnings.warn(UNOBSERVED, UserWarning, stacklevel=4)
         return weights
 
     def _observe(self, key: str, values: Tensor) -> None:
@@ -125,6 +136,7 @@ class Famo(LossWeighting):
         delta = self.log_gaps - self._log_gaps(key, values)
         z = self.z
         gradient = z * (delta - (z * delta).sum()) + self.gamma * self.logits
+        self.waited = torch.zeros_like(self.waited)
         self.updates = self.updates + 1
         change, self.first_moment, self.second_moment = adam(
             gradient, self.first_moment, self.second_moment, self.updates

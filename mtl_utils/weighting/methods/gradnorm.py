@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import torch
 from torch import Tensor
 
-from mtl_utils import gradients
 from mtl_utils.weighting.adam import adam
 from mtl_utils.weighting.base import register
+from mtl_utils.weighting.batch import Batch
 from mtl_utils.weighting.checks import check_number, refuse_tasks
 from mtl_utils.weighting.kinds import GradientWeighting
 
@@ -87,25 +85,22 @@ class GradNorm(GradientWeighting):
         self.register_buffer("second", torch.zeros(n_tasks))
         self.register_buffer("steps", torch.zeros(n_tasks, dtype=torch.int64))
 
-    def _backward(
-        self, losses: Tensor, shared: list[Tensor] | None, features: Sequence[Tensor] | None
-    ) -> Tensor:
-        assert shared is not None  # needs_shared
-        values = losses.detach().to(self.w)
+    def _backward(self, batch: Batch) -> Tensor:
+        values = batch.values.to(self.w)
         first = self.start.isnan()
         reason = "gradnorm divides by the losses of the first call; expected them above 0"
         refuse_tasks("losses", values, first & (values <= 0), reason)
         w = self.weights_now()
-        found = gradients.task_gradients(losses, shared, features, head_weights=w)
+        found = batch.gradients(head_weights=w)
         norms = found.gramian(last_layer=True).diagonal().clamp_min(0).sqrt().to(w)
         reason = "the gradient in the last shared layer is not finite (norm shown)"
-        refuse_tasks("losses", norms, ~torch.isfinite(norms), reason)
+        batch.check_finite(norms, reason)
         found.fill(w)
-        self.plan = found.plan
+        batch.plan = found.plan
         self.start = torch.where(first, values, self.start)
         if self.n_tasks > 1:
             self._learn(values, norms)
-        return w.to(losses)
+        return w
 
     def weights_now(self) -> Tensor:
         """Weights of the next step, [K], sum K."""

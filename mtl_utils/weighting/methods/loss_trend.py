@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import torch
 from torch import Tensor
 
 from mtl_utils.weighting.base import register
+from mtl_utils.weighting.batch import Batch
 from mtl_utils.weighting.checks import check_count
 from mtl_utils.weighting.kinds import HistoryWeighting
 
@@ -103,10 +102,8 @@ class LossTrend(HistoryWeighting):
             weights[known] = change / change.mean()
         return weights
 
-    def _backward(
-        self, losses: Tensor, shared: list[Tensor] | None, features: Sequence[Tensor] | None
-    ) -> Tensor:
-        weights = super()._backward(losses, shared, features)
+    def _backward(self, batch: Batch) -> Tensor:
+        weights = super()._backward(batch)
         self.steps = self.steps + 1
         return weights
 

@@ -100,6 +100,7 @@ class ParetoMTL(GramianWeighting):
         self.inside = self.inside | (len(active) == 0)
         rows = np.vstack([np.eye(self.n_tasks), active]) if self.inside else active
         product = rows @ gramian @ rows.T
+        np.fill_diagonal(product, product.diagonal().clip(0))  # but for rounding they are squares
         return solvers.min_norm_point(0.5 * (product + product.T)) @ rows
 
     def take(self, part: Self, tasks: Tensor) -> None:

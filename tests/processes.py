@@ -1,0 +1,121 @@
+"""Trainings for tests/test_processes.py: on R processes, each with its rows, and on one with all.
+
+python -m tests.processes RANK WORLD RENDEZVOUS OUT
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+
+import torch
+from torch import Tensor, distributed, nn
+from torch.nn.parallel import DistributedDataParallel
+
+from mtl_utils.models import HardSharing, mlp
+from mtl_utils.weighting import Weighting
+from tests.rules import NAMES, make
+
+K, ROWS, STEPS = 3, 8, 4
+CASES = ("plain", "absent tasks", "micro-batches", "last layer")
+
+
+def batches() -> list[tuple[Tensor, Tensor]]:
+    """Inputs [ROWS, 4] and targets [ROWS, K] of each step."""
+    own = torch.Generator().manual_seed(1)
+    return [
+        (
+            torch.randn(ROWS, 4, generator=own, dtype=torch.float64),
+            torch.randn(ROWS, K, generator=own, dtype=torch.float64) * torch.tensor([1.0, 2, 0.3]),
+        )
+        for _ in range(STEPS)
+    ]
+
+
+def losses_of(model: nn.Module, x: Tensor, y: Tensor) -> Tensor:
+    outputs = model(x)
+    return torch.stack([(o[:, 0] - y[:, k]).square().mean() + 0.1 for k, o in enumerate(outputs)])
+
+
+def options(rule: Weighting, case: str, group) -> dict:
+    """What `use` is told."""
+    found: dict = {"group": group}
+    if case == "micro-batches":
+        found["accumulate"] = 2
+    if case == "last layer" and "gramian" in rule.engine_options:
+        found["gramian"] = "last_layer"
+    return found
+
+
+def train(name: str, case: str, rank: int = 0, world: int = 1) -> Tensor:
+    """Parameters of network and rule after some steps, [P]."""
+    torch.manual_seed(0)
+    model = HardSharing(mlp(4, 6, 5, last=True, activation=nn.Tanh), [mlp(5, 1) for _ in range(K)])
+    model = model.double()
+    group = distributed.group.WORLD if world > 1 else None
+    network = DistributedDataParallel(model) if world > 1 else model
+    rule = make(name, K)
+    rule.use(**options(rule, case, group))
+    optimizer = torch.optim.SGD([*model.parameters(), *rule.parameters()], lr=0.05)
+    parts = 2 if case == "micro-batches" else 1
+    for step, (x, y) in enumerate(batches()):
+        present = None
+        if case == "absent tasks":  # task 1 has labels in the first half of the rows alone
+            present = torch.tensor([True, rank == 0, step % 2 == 0])
+            if step == 3:
+                present[0] = False
+        rows = slice(rank * ROWS // world, (rank + 1) * ROWS // world)
+        x, y = x[rows], y[rows]
+        optimizer.zero_grad()
+        for i in range(parts):
+            piece = slice(i * len(x) // parts, (i + 1) * len(x) // parts)
+            losses = losses_of(network, x[piece], y[piece])
+            if case == "absent tasks" and world == 1:  # one process with all rows
+                half = losses_of(network, x[: ROWS // 2], y[: ROWS // 2])
+                losses = torch.stack([losses[0], half[1], losses[2]])
+            if present is not None:
+                losses = torch.stack(
+                    [
+                        loss if p else loss * torch.nan
+                        for loss, p in zip(losses, present, strict=True)
+                    ]
+                )
+            if i < parts - 1 and world > 1:
+                with network.no_sync():
+                    rule.backward(losses, shared=model.trunk.parameters(), present=present)
+            else:
+                rule.backward(losses, shared=model.trunk.parameters(), present=present)
+        optimizer.step()
+        seen = losses_of(model, x, y).detach()
+        if present is not None:
+            if world == 1:
+                seen[1] = losses_of(model, x[: ROWS // 2], y[: ROWS // 2]).detach()[1]
+            seen = seen.masked_fill(~present, torch.nan)
+        observed = {"kpis": 1 - seen / 100, "val_losses": seen, "train_losses": seen}
+        if "losses_after_step" in rule.observes:
+            observed["losses_after_step"] = seen
+        rule.observe(**{key: v for key, v in observed.items() if key in rule.observes})
+    own = [p for p in rule.parameters()]
+    return torch.cat([p.detach().flatten() for p in [*model.parameters(), *own]])
+
+
+def main(rank: int, world: int, rendezvous: str, out: str) -> None:
+    torch.set_num_threads(1)
+    distributed.init_process_group(
+        "gloo", rank=rank, world_size=world, init_method=f"file://{rendezvous}"
+    )
+    found = {}
+    for case in CASES:
+        for name in NAMES:
+            try:
+                found[case, name] = train(name, case, rank, world)
+            except Exception as error:
+                found[case, name] = f"{type(error).__name__}: {error}"
+    torch.save(found, f"{out}.{rank}")
+    distributed.barrier()
+    sys.stdout.flush()
+    os._exit(0)  # gloo's threads may abort an ordinary exit
+
+
+if __name__ == "__main__":
+    main(int(sys.argv[1]), int(sys.argv[2]), sys.argv[3], sys.argv[4])
