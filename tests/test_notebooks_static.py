@@ -25,7 +25,6 @@ OLD_FORM = {
     "00_start_here",
     "01_why_multitask",
     "02_losses_and_coefficients",
-    "03_homoscedastic_uncertainty",
     "04_two_regressions",
     "05_heteroscedastic_uncertainty",
     "06_dynamic_weight_average",
