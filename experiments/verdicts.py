@@ -69,7 +69,7 @@ def _missing_controls(study: Study) -> list[str]:
     shared = [c for c in plain if c.network == "shared"]
     there = {
         "equal": any(c.rule == "equal" and c.network == "shared" for c in plain),
-        "tuned fixed weights": any(c.ratios for c in shared),
+        "tuned fixed weights": any(c.name == "fixed" and (c.ratios or c.knobs) for c in shared),
         "random weights": any(c.rule == "random" for c in shared),
         "an untied network": any(c.network == "untied" for c in plain),
         "each task alone": any(c.network == "alone" for c in plain),
@@ -136,7 +136,8 @@ def _wrong_sum(study: Study, contender: Contender, reports: list[dict], n_tasks:
     """Weights that grow or shrink together need the control that takes this away."""
     total = sum(reports[0]["weights"])
     twin = any(
-        c.sum_to_k and c.rule == contender.rule and c.options == contender.options
+        c.name == contender.twin
+        or (c.sum_to_k and c.rule == contender.rule and c.options == contender.options)
         for c in study.contenders
     )
     if contender.sum_to_k or twin or abs(total - n_tasks) < 0.01 * n_tasks:
