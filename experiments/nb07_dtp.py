@@ -36,7 +36,9 @@ def digits(seed: int, share: float) -> MultiTaskData:
             other = (left + torch.randint(1, CLASSES, left.shape, generator=own)) % CLASSES
             left = torch.where(is_wrong, other, left)
         splits[split] = (x, left, right)
-    return MultiTaskData("two digits", ("left", "right"), **splits)
+    return MultiTaskData(
+        "two digits", ("left", "right"), splits["train"], splits["val"], splits["test"]
+    )
 
 
 def clean(seed: int) -> MultiTaskData:

@@ -43,7 +43,7 @@ def toy(seed: int, n_tasks: int) -> MultiTaskData:
         ]
         splits[split] = (x, *targets)
     names = tuple(f"sigma {sigma:g}" for sigma in SIGMA[n_tasks])
-    return MultiTaskData("GradNorm's toy", names, **splits)
+    return MultiTaskData("GradNorm's toy", names, splits["train"], splits["val"], splits["test"])
 
 
 def two_tasks(seed: int) -> MultiTaskData:

@@ -35,11 +35,9 @@ def units(seed: int) -> MultiTaskData:
     y = hidden @ torch.randn(4, K, generator=own)
     y = (y - y.mean(0)) / y.std(0) + 0.4 * torch.randn(n, K, generator=own)
     rows = (x, *(torch.tensor(UNITS) * y).split(1, 1))
-    splits, first = {}, 0
-    for split, count in ROWS.items():
-        splits[split] = tuple(t[first : first + count] for t in rows)
-        first += count
-    return MultiTaskData("units", ("a", "b", "c"), **splits, info={"units": UNITS})
+    train, val, test = zip(*(t.split(list(ROWS.values())) for t in rows), strict=True)
+    info = {"units": UNITS}
+    return MultiTaskData("units", ("a", "b", "c"), train, val, test, info=info)
 
 
 def stones(seed: int) -> MultiTaskData:

@@ -333,7 +333,7 @@ def _standardised(data: MultiTaskData) -> MultiTaskData:
         scaled = [(t - mean) / std for t, (mean, std) in zip(targets, moments, strict=True)]
         splits[split] = (x, *scaled)
     info = {key: value for key, value in data.info.items() if key != "units"}
-    return replace(data, **splits, info=info)
+    return replace(data, **splits, info=info)  # type: ignore[arg-type]
 
 
 def _stacked(sets: Sequence[MultiTaskData], split: str) -> list[Tensor]:
