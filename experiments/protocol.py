@@ -174,7 +174,7 @@ class Study:
     observe: Callable[..., dict[str, Tensor]] | None = None
     trials: int = 8
     picking: tuple[int, ...] = tuple(range(100, 105))
-    reporting: tuple[int, ...] = tuple(range(20))
+    reporting: tuple[int, ...] = tuple(range(30))
     evaluations: int = 20
     plateau: float = 0.05
 
@@ -228,8 +228,8 @@ def train_block(
         the epochs "at" [E], and "best" [E], the best until then, which is what stopping there would
         have kept: means over seeds and tasks; "failed", how many seeds ended in numbers
         that are not finite. When reporting also "test" [S][K] where training was stopped, "last"
-        [S][K] at its end, and "weights" [K], mean over training and seeds. None stands for what is
-        not finite.
+        [S][K] at its end, "test_curve" [E][K], mean over seeds, and "weights" [K], mean over
+        training and seeds. None stands for what is not finite.
     """
     how = study.contender(contender)
     seeds = study.picking if stage == "pick" else study.reporting
@@ -288,6 +288,7 @@ def _results(
         row["failed"] = int((~torch.isfinite(curves[-1])).sum())
         for test, curve in zip(stopped_others, others, strict=True):  # none while picking
             row |= {"test": _plain(test[mine]), "last": _plain(curve[-1, mine])}
+            row["test_curve"] = _plain(curve[:, mine].mean(1))
             row["weights"] = _plain(weights[mine].mean(0))
         found.append(row)
     return found
