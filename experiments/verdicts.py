@@ -3,11 +3,16 @@
 `check` refuses a record that did not go through the protocol. `verdicts` is the table of a study:
 each contender against equal weights in every cell, paired by seed. `forest` is what the figure of a
 method needs.
+
+python -m experiments.verdicts nb06_dwa 06_dwa    checks the record, writes its table to
+                                                  results/06_dwa_verdicts.csv, and prints it
 """
 
 from __future__ import annotations
 
+import importlib
 import math
+import sys
 from collections.abc import Sequence
 from typing import Any
 
@@ -17,6 +22,7 @@ from scipy import stats
 
 from experiments.protocol import CELL, Contender, Study, picks
 from experiments.search import edges
+from mtl_utils import records
 
 LEAST_PICKING, LEAST_REPORTING = 5, 20
 LEVEL, POWER = 0.05, 0.8
@@ -341,3 +347,16 @@ def _in_cell(runs: pd.DataFrame, cell: Sequence[Any]) -> pd.Series:
     for name, value in zip(CELL, cell, strict=True):
         mask &= runs[name] == value
     return mask
+
+
+def main(module: str, record: str) -> None:
+    """Check a record and write its table, see the top of this module."""
+    study = importlib.import_module(f"experiments.{module}").STUDY
+    table = verdicts(study, records.read(record))
+    path = records.find(record).with_name(f"{record}_verdicts.csv")
+    table.to_csv(path, index=False, float_format="%.4g")
+    print(table.drop(columns="picked").round(4).to_string(index=False))
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])
