@@ -39,7 +39,7 @@ def two_speeds(seed: int, noise: float) -> MultiTaskData:
             disturbed = y + level * torch.randn(n, 1, generator=own)
             targets.append(y if split == "test" else disturbed)
         splits[split] = (x, *targets)
-    return MultiTaskData("two speeds", ("easy", "hard"), **splits)
+    return MultiTaskData("two speeds", ("easy", "hard"), **splits)  # type: ignore[arg-type]
 
 
 def both_learnable(seed: int) -> MultiTaskData:

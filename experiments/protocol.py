@@ -40,7 +40,7 @@ from experiments.controls import SumToK
 from experiments.search import Knob, Trial, edges, first_round, next_round
 from mtl_utils import make_weighting, sweep
 from mtl_utils.datasets import MultiTaskData
-from mtl_utils.ensemble import Ensemble, early_stopping, train_many
+from mtl_utils.ensemble import GIVEN_BY_THE_LOOP, Ensemble, early_stopping, train_many
 from mtl_utils.ensemble_optim import many_optimizer
 from mtl_utils.models import SeparateModels, count_parameters
 from mtl_utils.weighting import Weighting
@@ -69,6 +69,8 @@ class Contender:
             parameters; "alone", a network of full width for each task, tuned and stopped for it.
         standardise: train on targets with mean 0 and standard deviation 1.
         sum_to_k: scale the rule's weights to sum K.
+        twin: name of the contender that is this one with weights that sum to K, where it is not
+            this one's own `sum_to_k` (the sum of logs is that of the geometric mean too).
     """
 
     name: str
@@ -80,6 +82,7 @@ class Contender:
     network: str = "shared"
     standardise: bool = False
     sum_to_k: bool = False
+    twin: str | None = None
 
     def __post_init__(self) -> None:
         if self.network not in NETWORKS:
@@ -171,7 +174,7 @@ class Study:
     observe: Callable[..., dict[str, Tensor]] | None = None
     trials: int = 8
     picking: tuple[int, ...] = tuple(range(100, 105))
-    reporting: tuple[int, ...] = tuple(range(20))
+    reporting: tuple[int, ...] = tuple(range(30))
     evaluations: int = 20
     plateau: float = 0.05
 
@@ -225,8 +228,8 @@ def train_block(
         the epochs "at" [E], and "best" [E], the best until then, which is what stopping there would
         have kept: means over seeds and tasks; "failed", how many seeds ended in numbers
         that are not finite. When reporting also "test" [S][K] where training was stopped, "last"
-        [S][K] at its end, and "weights" [K], mean over training and seeds. None stands for what is
-        not finite.
+        [S][K] at its end, "test_curve" [E][K], mean over seeds, and "weights" [K], mean over
+        training and seeds. None stands for what is not finite.
     """
     how = study.contender(contender)
     seeds = study.picking if stage == "pick" else study.reporting
@@ -257,7 +260,7 @@ def train_block(
         ),
         own_data=[place for _, place in members],
         order_seeds=[seeds[place] for _, place in members],
-        observe=study.observe,
+        observe=study.observe if _observes(how, n_tasks, trials[0]) else None,
         metric=study.metric,
         splits={split: _stacked(sets, split) for split in SPLITS[stage]},
         evaluate_at=_epochs_to_look(epochs, study.evaluations),
@@ -285,9 +288,15 @@ def _results(
         row["failed"] = int((~torch.isfinite(curves[-1])).sum())
         for test, curve in zip(stopped_others, others, strict=True):  # none while picking
             row |= {"test": _plain(test[mine]), "last": _plain(curve[-1, mine])}
+            row["test_curve"] = _plain(curve[:, mine].mean(1))
             row["weights"] = _plain(weights[mine].mean(0))
         found.append(row)
     return found
+
+
+def _observes(contender: Contender, n_tasks: int, trial: Trial) -> bool:
+    """Whether the rule wants to see more than what the training loop hands it."""
+    return not set(contender.make(n_tasks, trial).observes) <= GIVEN_BY_THE_LOOP
 
 
 def _plain(values: Tensor) -> Any:
@@ -317,14 +326,15 @@ def _draw(
 
 
 def _standardised(data: MultiTaskData) -> MultiTaskData:
-    """Targets of all splits in units of the training rows."""
+    """Targets of all splits in units of the training rows; nothing is left of `info["units"]`."""
     moments = [(t.mean(0), t.std(0)) for t in data.train[1:]]
     splits = {}
     for split in ("train", "val", "test"):
         x, *targets = getattr(data, split)
         scaled = [(t - mean) / std for t, (mean, std) in zip(targets, moments, strict=True)]
         splits[split] = (x, *scaled)
-    return replace(data, **splits)
+    info = {key: value for key, value in data.info.items() if key != "units"}
+    return replace(data, **splits, info=info)  # type: ignore[arg-type]
 
 
 def _stacked(sets: Sequence[MultiTaskData], split: str) -> list[Tensor]:

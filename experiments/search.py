@@ -107,7 +107,8 @@ def next_round(
         for rank, i in enumerate(ranking)
         for later, step in enumerate(steps)
     ]
-    known, new = set(points), []
+    known = set(points)
+    new: list[Point] = []
     for _, point, step in sorted(wanted, key=lambda item: item[0]):
         for candidate in _around(knobs, point, step):
             if candidate not in known and len(new) < n:

@@ -3,11 +3,16 @@
 `check` refuses a record that did not go through the protocol. `verdicts` is the table of a study:
 each contender against equal weights in every cell, paired by seed. `forest` is what the figure of a
 method needs.
+
+python -m experiments.verdicts nb06_dwa 06_dwa    checks the record, writes its table to
+                                                  results/06_dwa_verdicts.csv, and prints it
 """
 
 from __future__ import annotations
 
+import importlib
 import math
+import sys
 from collections.abc import Sequence
 from typing import Any
 
@@ -17,6 +22,7 @@ from scipy import stats
 
 from experiments.protocol import CELL, Contender, Study, picks
 from experiments.search import edges
+from mtl_utils import records
 
 LEAST_PICKING, LEAST_REPORTING = 5, 20
 LEVEL, POWER = 0.05, 0.8
@@ -69,7 +75,7 @@ def _missing_controls(study: Study) -> list[str]:
     shared = [c for c in plain if c.network == "shared"]
     there = {
         "equal": any(c.rule == "equal" and c.network == "shared" for c in plain),
-        "tuned fixed weights": any(c.ratios for c in shared),
+        "tuned fixed weights": any(c.name == "fixed" and (c.ratios or c.knobs) for c in shared),
         "random weights": any(c.rule == "random" for c in shared),
         "an untied network": any(c.network == "untied" for c in plain),
         "each task alone": any(c.network == "alone" for c in plain),
@@ -136,7 +142,8 @@ def _wrong_sum(study: Study, contender: Contender, reports: list[dict], n_tasks:
     """Weights that grow or shrink together need the control that takes this away."""
     total = sum(reports[0]["weights"])
     twin = any(
-        c.sum_to_k and c.rule == contender.rule and c.options == contender.options
+        c.name == contender.twin
+        or (c.sum_to_k and c.rule == contender.rule and c.options == contender.options)
         for c in study.contenders
     )
     if contender.sum_to_k or twin or abs(total - n_tasks) < 0.01 * n_tasks:
@@ -340,3 +347,16 @@ def _in_cell(runs: pd.DataFrame, cell: Sequence[Any]) -> pd.Series:
     for name, value in zip(CELL, cell, strict=True):
         mask &= runs[name] == value
     return mask
+
+
+def main(module: str, record: str) -> None:
+    """Check a record and write its table, see the top of this module."""
+    study = importlib.import_module(f"experiments.{module}").STUDY
+    table = verdicts(study, records.read(record))
+    path = records.find(record).with_name(f"{record}_verdicts.csv")
+    table.to_csv(path, index=False, float_format="%.4g")
+    print(table.drop(columns="picked").round(4).to_string(index=False))
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])

@@ -2,15 +2,16 @@
 
 The network is vectorised over the members; the rules are ordinary objects of `make_weighting` that
 stay outside. A rule needs little: the K losses of its member, and some the K task gradients of the
-trunk. Each gets them as a small graph of its own, on which its ordinary `backward` runs:
+trunk. It is handed these as a batch whose gradients are known (`Known`), and what it would let land
+in the parameters is read off there. The simplest rules on losses (`SIMPLE`) run as one vectorised
+objective instead, and GradNorm gets the gradients of the last shared layer only (`ON_LAST_LAYER`).
+
+Anything else that has a `backward`, such as a wrapper around a rule, gets a small graph:
 
     losses + J p + h        J: task gradients [K, P], p and h: zeros that ask for a gradient
 
 What arrives in p.grad is the update of the trunk, what arrives in h.grad are the weights of the
-heads. So any rule works that works in a training loop. Three kinds have a shorter way, which the
-tests hold to the same numbers: the simplest rules on losses run as one vectorised objective
-(`SIMPLE`), rules on the Gramian alone are given that (`ON_GRAMIAN`), and GradNorm gets the
-gradients of the last shared layer only (`ON_LAST_LAYER`).
+heads.
 """
 
 from __future__ import annotations
@@ -26,19 +27,6 @@ from mtl_utils.weighting import Weighting
 
 SIMPLE = ("equal", "fixed", "uncertainty", "liebel", "imtl_l")
 CONSTANT = ("equal", "fixed")
-ON_GRAMIAN = (
-    "mgda",
-    "pcgrad",
-    "gradvac",
-    "cagrad",
-    "imtl_g",
-    "nash_mtl",
-    "aligned_mtl",
-    "upgrad",
-    "dualproj",
-    "config",
-    "fairgrad",
-)
 ON_LAST_LAYER = ("gradnorm",)
 
 
@@ -67,15 +55,11 @@ class Rules:
         self.failures: dict[int, str] = {}
         self.steps = 0
         kinds = {_reads(rule) for rule in rules}
-        self.reads = "losses"
-        if "gradients" in kinds or kinds == {"losses", "last layer"}:
-            self.reads = "gradients"
-        elif "last layer" in kinds:
-            self.reads = "last layer"
+        self.reads = kinds.pop() if len(kinds) == 1 else "gradients"
         self._own: dict[str, list[tuple[int, nn.Parameter]]] = {}
         self.parameters = self._stack(device)
         inner = [_inner(rule) for rule in self.rules]
-        alike = all(type(r) is type(self.rules[0]) for r in self.rules)
+        alike = all(type(rule) is type(self.rules[0]) for rule in self.rules)
         simple = all(type(r) is type(inner[0]) and _is_registered(r, SIMPLE) for r in inner)
         self._together = _Together(self.rules, self.parameters) if alike and simple else None
 
@@ -97,23 +81,19 @@ class Rules:
             value.requires_grad_()
         return stacked
 
-    # ---- rules on losses ---------------------------------------------------------------------
-
     def weigh(self, losses: Tensor) -> Tensor:
-        """Weights of the losses, [M, K]; fills `.grad` of the rules' own parameters."""
+        """Weights of the losses, [M, K], of rules that read losses alone; fills `.grad` of the
+        rules' own parameters."""
         self.steps += 1
         if self._together is not None:
             return self._together.weigh(losses)
-        asked = self._asked(losses)
-        leaves = [row.requires_grad_() for row in losses.detach().clone().unbind()]
-        for member in asked:
-            self._try(member, self.rules[member].backward, leaves[member])
+        weights = [torch.zeros_like(losses[0])] * len(self.rules)
+        for member in self._asked(losses):
+            found = self._try(member, _weights, self.rules[member], losses[member])
+            if found is not None:
+                weights[member] = found
         self._collect_own_gradients()
-        zeros = torch.zeros_like(losses[0])
-        grads = [zeros if m in self.failures else leaf.grad for m, leaf in enumerate(leaves)]
-        return torch.stack([zeros if g is None else g for g in grads])
-
-    # ---- rules on gradients ------------------------------------------------------------------
+        return torch.stack(weights)
 
     def combine(
         self, losses: Tensor, jacobian: Tensor, shapes: Sequence[torch.Size]
@@ -133,13 +113,11 @@ class Rules:
         updates = torch.zeros_like(jacobian[:, 0])
         heads, weights = torch.zeros_like(losses), torch.zeros_like(losses)
         for m in self._asked(losses):
-            found = self._try(m, _ask, self.rules[m], losses[m], jacobian[m], shapes)
+            found = self._try(m, _update, self.rules[m], losses[m], jacobian[m], shapes)
             if found is not None:
                 updates[m], heads[m], weights[m] = found
         self._collect_own_gradients()
         return updates, heads, weights
-
-    # ---- observing ---------------------------------------------------------------------------
 
     def observe(self, quantities: dict[str, Tensor]) -> None:
         """Hand each rule what it observes, out of name -> [M, K]."""
@@ -191,6 +169,119 @@ class Rules:
             stacked.grad = rows
 
 
+# ---- one rule ------------------------------------------------------------------------------------
+
+
+class Known:
+    """A batch whose losses and task gradients are known, as a rule's `_backward` sees it.
+
+    It stands for both `mtl_utils.weighting.batch.Batch` and the task gradients that this returns.
+
+    Args:
+        values: losses, [K].
+        jacobian: task gradients of the shared parameters, [K, P], or None.
+        shapes: of the shared parameters, in the order of the P columns.
+
+    Attributes:
+        update: what the rule makes of the gradients, [P].
+        heads: weights of the losses in the gradients of all other parameters, [K].
+    """
+
+    scale, plan = 1.0, "known"
+
+    def __init__(
+        self, values: Tensor, jacobian: Tensor | None = None, shapes: Sequence[torch.Size] = ()
+    ) -> None:
+        self.values, self.heads = values, torch.ones_like(values)
+        self._jacobian, self.shapes = jacobian, shapes
+        self.update: Tensor | None = None
+
+    @property
+    def jacobian(self) -> Tensor:
+        """[K, P]."""
+        assert self._jacobian is not None
+        return self._jacobian
+
+    def backward(self, weights: Tensor) -> None:
+        """For rules on losses: sum_k weights[k] dL_k everywhere."""
+        self.heads = weights
+        if self._jacobian is not None:
+            self.update = weights @ self._jacobian
+
+    def gradients(self, head_weights: Tensor | None = None) -> Known:
+        """Itself, with these weights for the heads."""
+        if head_weights is not None:
+            self.heads = head_weights.to(self.values)
+        return self
+
+    def gramian(self, last_layer: bool = False) -> Tensor:
+        """[K, K]."""
+        rows = self.jacobian
+        if last_layer:
+            matrices = [i for i, shape in enumerate(self.shapes) if len(shape) >= 2]
+            last = self.shapes[matrices[-1] :] if matrices else self.shapes[-1:]
+            rows = rows[:, -sum(shape.numel() for shape in last) :]
+        return rows @ rows.T
+
+    def representation_gramian(self) -> Tensor:
+        """There is none."""
+        raise ValueError('gramian: members that run side by side have no "representation"')
+
+    def fill(self, coefficients: Tensor) -> None:
+        """The update is sum_k coefficients[k] g_k."""
+        self.update = coefficients.to(self.jacobian) @ self.jacobian
+
+    def fill_with(self, update: Tensor) -> None:
+        """The update is this, [P]."""
+        self.update = update
+
+    def check_finite(self, numbers: Tensor, reason: str) -> None:
+        """ValueError if they are not."""
+        if not bool(torch.isfinite(numbers).all()):
+            raise ValueError(f"losses: {reason}, got {numbers.tolist()}")
+
+
+def _weights(rule: Any, losses: Tensor) -> Tensor:
+    """Weights of a rule on losses, [K]."""
+    inner = _inner(rule)
+    if not isinstance(inner, Weighting):
+        leaf = losses.clone().requires_grad_()
+        rule.backward(leaf)
+        assert leaf.grad is not None
+        return leaf.grad
+    _check_signs(inner, losses)
+    known = Known(losses)
+    inner._backward(known)  # type: ignore[arg-type]
+    return known.heads if inner is rule else rule.rescale(known.heads)
+
+
+def _update(
+    rule: Any, losses: Tensor, jacobian: Tensor, shapes: Sequence[torch.Size]
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Update of the trunk [P], weights of the heads [K], and weights [K] of one rule."""
+    if isinstance(rule, Weighting):
+        _check_signs(rule, losses)
+        known = Known(losses, jacobian, shapes)
+        weights = rule._backward(known)  # type: ignore[arg-type]
+        assert known.update is not None
+        return known.update, known.heads, weights.detach()
+    shared = [jacobian.new_zeros(shape, requires_grad=True) for shape in shapes]
+    heads = torch.zeros_like(losses, requires_grad=True)
+    small = losses + jacobian @ torch.cat([p.flatten() for p in shared]) + heads
+    weights = rule.backward(small, shared=shared)
+    assert heads.grad is not None
+    update = [torch.zeros_like(p) if p.grad is None else p.grad for p in shared]
+    return torch.cat([part.flatten() for part in update]), heads.grad, weights
+
+
+def _check_signs(rule: Weighting, losses: Tensor) -> None:
+    if rule.needs_nonnegative and min(losses.tolist()) < 0:
+        raise ValueError(f"losses: {rule.name} needs losses of at least 0, got {losses.tolist()}")
+
+
+# ---- the simplest rules, all at once -------------------------------------------------------------
+
+
 class _Together:
     """Rules of one simple class, as one vectorised objective; a wrapper that only rescales their
     weights (attributes `rule` and `rescale`) may be around them."""
@@ -236,12 +327,12 @@ class _Objective(nn.Module):
         return self.rule.objective(losses)  # type: ignore[operator]
 
 
-def _inner(rule: Any) -> Weighting:
+def _inner(rule: Any) -> Any:
     """The rule itself, or what a rescaling wrapper has around it."""
     return rule.rule if hasattr(rule, "rescale") else rule
 
 
-def _is_registered(rule: Weighting, names: Sequence[str]) -> bool:
+def _is_registered(rule: Any, names: Sequence[str]) -> bool:
     """Whether the rule is of a class registered under one of these names, not of a subclass."""
     return rule.name in names and "name" in vars(type(rule))
 
@@ -250,28 +341,3 @@ def _reads(rule: Weighting) -> str:
     if not rule.needs_shared:
         return "losses"
     return "last layer" if _is_registered(rule, ON_LAST_LAYER) else "gradients"
-
-
-def _on_gramian(rule: Weighting) -> bool:
-    """Whether the coefficients follow from the Gramian alone, anew in each step."""
-    as_usual = getattr(rule, "every", 1) == 1 and getattr(rule, "gramian", "exact") == "exact"
-    return as_usual and not rule.needs_nonnegative and _is_registered(rule, ON_GRAMIAN)
-
-
-def _ask(
-    rule: Weighting, losses: Tensor, jacobian: Tensor, shapes: Sequence[torch.Size]
-) -> tuple[Tensor, Tensor, Tensor]:
-    """Update of the trunk [P], weights of the heads [K] and weights [K] of one rule."""
-    if _on_gramian(rule):
-        gramian = jacobian @ jacobian.T
-        if not bool(torch.isfinite(gramian).all()):
-            raise ValueError("losses: the gradient in the shared parameters is not finite")
-        alpha = rule.coefficients(gramian)  # type: ignore[operator]
-        return alpha @ jacobian, torch.ones_like(losses), alpha
-    shared = [jacobian.new_zeros(shape, requires_grad=True) for shape in shapes]
-    heads = torch.zeros_like(losses, requires_grad=True)
-    small = losses + jacobian @ torch.cat([p.flatten() for p in shared]) + heads
-    weights = rule.backward(small, shared=shared)
-    assert heads.grad is not None
-    update = [torch.zeros_like(p) if p.grad is None else p.grad for p in shared]
-    return torch.cat([part.flatten() for part in update]), heads.grad, weights

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from experiments.controls import SumToK
+from experiments.controls import AveragedTrunk, SumToK
 from mtl_utils import make_weighting
 from mtl_utils.ensemble import early_stopping, train_many
 from mtl_utils.ensemble_optim import KINDS, SCHEDULES, many_optimizer
@@ -140,14 +140,15 @@ def test_members_may_have_different_rules(names):
     assert_alike([maker(name, {}) for name in names], "adam")
 
 
+@pytest.mark.parametrize("wrap", [SumToK, lambda rule: AveragedTrunk(rule, beta=0.9)])
 @pytest.mark.parametrize("name", ["equal", "uncertainty", "log", "upgrad", "gradnorm"])
-def test_a_wrapper_around_a_rule(name):
+def test_a_wrapper_around_a_rule(name, wrap):
     def wrapped(options):
         make = maker(name, options)
 
         def make_wrapped():
             model, rule = make()
-            return model, SumToK(rule)
+            return model, wrap(rule)
 
         return make_wrapped
 

@@ -66,6 +66,7 @@ STUDY = Study(
     batch_size=10,
     units=True,
     trials=6,
+    reporting=tuple(range(20)),
     evaluations=5,
     plateau=0.3,  # it is tiny
 )
