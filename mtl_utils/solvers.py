@@ -307,14 +307,15 @@ def proportional_fairness(gramian: ArrayLike, alpha: float = 1.0) -> Array:
             break
         change = diagonal * scaled
         decrement = np.sqrt(max(-(b * slope) @ change, 0.0))
-        if decrement < 1e-16 * n_tasks:
+        if not np.abs(change).max() > 1e-16:  # not the decrement: it hardly hears some tasks
             break
         # at the bottom, rounding moves the residual to and fro
         settled = settled + 1 if decrement < 1e-7 and stalls else 0
         if settled > 2:
             break
         step = min(1.0, 0.9 / max(-change.min(), 1e-300))
-        step = _descend(cosine, m, power, b, change, step)
+        if np.abs(change).max() > 0.01:  # else Newton's step is safe, and its slope is rounding
+            step = _descend(cosine, m, power, b, change, step)
         b = b * (1 + step * change)
     if not best < 1e-4:
         return np.zeros(n_tasks)

@@ -262,8 +262,10 @@ def test_dtp_says_what_to_call():
         step(weighting, [1.0, 1.0])
     with pytest.raises(ValueError, match=r"kpis: dtp needs .* task 0 is 92"):
         weighting.observe(kpis=[92.0, 0.5])
-    with pytest.raises(ValueError, match=r"kpis: dtp needs .* task 1 is -0\.1"):
-        weighting.observe(kpis=[0.2, -0.1])
+    for bad in (-0.1, 1.01):
+        with pytest.raises(ValueError, match=rf"kpis: dtp needs .* task 1 is {bad}"):
+            weighting.observe(kpis=[0.2, bad])
+    weighting.observe(kpis=[0.0, 1.0])
 
 
 @pytest.mark.parametrize(

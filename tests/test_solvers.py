@@ -140,6 +140,19 @@ def test_proportional_fairness_solves_its_equation(rows, alpha):
     assert np.abs((gramian @ w) * w ** (1 / alpha) - 1).max() < 1e-8
 
 
+@pytest.mark.parametrize("alpha", [1.0, 2.0, 5.0])
+@pytest.mark.parametrize("seed", range(40))
+def test_proportional_fairness_hears_long_gradients(seed, alpha):
+    """Their weights are so small that they hardly change the objective; they have to be right all
+    the same, to the last digits."""
+    rng = np.random.default_rng(seed)
+    rows = rng.normal(size=(5, 11)) + 2 * rng.normal(size=11)
+    rows *= 10 ** rng.uniform(-3, 3, size=(5, 1))
+    gramian = rows @ rows.T
+    w = solvers.proportional_fairness(gramian, alpha)
+    assert np.abs((gramian @ w) * w ** (1 / alpha) - 1).max() < 1e-11
+
+
 @pytest.mark.parametrize("n_tasks", [2, 5, 10, 20, 40])
 @pytest.mark.parametrize("decades", [0, 6])
 def test_nash_residual_up_to_forty_tasks(n_tasks, decades):

@@ -194,10 +194,21 @@ def test_permuting_the_tasks_permutes_the_weights(name, seed, n_tasks):
                 moved.observe(**{quantity: row[order]})
     weights = problem.backward(plain, problem.losses())
     permuted = problem.backward(moved, torch.stack([problem.losses()[k] for k in order]))
-    if name in GRADIENT_RULES and n_tasks > 3:  # more tasks than parameters: weights not unique
+    rtol = 1e-9
+    if name in GRADIENT_RULES:
+        # A Gramian that is rounded in its last digit fixes an update up to the root of that, beside
+        # the longest gradient: with 5 tasks of seed 443 its exact solution is 5e-8 off.
         rows = problem.gradients()[0]
-        weights, permuted, order = weights @ rows, permuted @ rows[order], slice(None)
-    torch.testing.assert_close(permuted, weights[order], rtol=1e-9, atol=1e-8)
+        longest = rows.norm(dim=1).max().item()
+        torch.testing.assert_close(
+            permuted @ rows[order], weights @ rows, rtol=0, atol=1e-7 * longest
+        )
+        if n_tasks > 3:  # more tasks than parameters: weights not unique
+            return
+        # And weights up to the condition of the cosines: 9e7 for 3 tasks of seed 773.
+        unit = rows / rows.norm(dim=1, keepdim=True)
+        rtol += 10 * torch.finfo(rows.dtype).eps * torch.linalg.cond(unit @ unit.T).item()
+    torch.testing.assert_close(permuted, weights[order], rtol=rtol, atol=1e-8)
 
 
 @every_rule
