@@ -10,6 +10,11 @@ machine disturbs both. One thread. A step is: zero_grad, forward, losses, backwa
 Adam. "solve" is the time that the rule needs for its coefficients once it has the Gramian, as a
 share of its step. Peak memory is that of a process of its own above that of plain training.
 
+"loop" is a careful loop: each loss once back through its own head and the trunk by autograd.grad,
+the Jacobian put together, the rule's own coefficients, the update written. "naive" is what most
+public code does: a backward pass through everything for each task. "to_loop" compares a rule with
+the careful loop of the same round.
+
 TorchJD (a test-only dependency), where it is installed, does the same step in each way that it
 offers: `mtl_backward` with all tasks at once or one after another, and its engine for Gramians; its
 "engine" row takes the mean of the gradients, the cheapest there is, and counts the fastest way.
@@ -22,55 +27,38 @@ import copy
 import multiprocessing
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from statistics import median
 
 import pandas as pd
 import torch
-from torch import nn
 
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
+from benchmarks.step_models import MODELS, TASKS, Work, errors, made  # noqa: E402
 from mtl_utils import available_weightings, make_weighting  # noqa: E402
-from mtl_utils.models import HardSharing, lenet_trunk, mlp  # noqa: E402
+from mtl_utils.engine.task_gradients import last_layer_of  # noqa: E402
 from mtl_utils.weighting import GradientWeighting, LossWeighting  # noqa: E402
 from mtl_utils.weighting.base import weighting_class  # noqa: E402
+from mtl_utils.weighting.kinds import CoordinateWeighting  # noqa: E402
 
-MODELS = ("mlp", "mlp-deep-heads", "lenet")
-TASKS = (2, 10, 40)
 TORCHJD = ("all at once", "one by one", "engine")
-
-
-def make_model(name: str, n_tasks: int, device: str):
-    """The model, its inputs and targets [K, B]."""
-    torch.manual_seed(0)
-    if name == "lenet":
-        trunk, heads = lenet_trunk(36), [mlp(50, 50, 10) for _ in range(n_tasks)]
-        x, y = torch.randn(256, 1, 36, 36), torch.randint(10, (n_tasks, 256))
-    else:
-        trunk = mlp(256, 512, 512, last=True)
-        sizes = (512, 1) if name == "mlp" else (512, 64, 1)
-        heads = [mlp(*sizes) for _ in range(n_tasks)]
-        x, y = torch.randn(128, 256), torch.randn(n_tasks, 128)
-    return HardSharing(trunk, heads).to(device), x.to(device), y.to(device)
 
 
 class Steps:
     """Training steps of one model, in every way that is compared."""
 
     def __init__(self, name: str, n_tasks: int, device: str) -> None:
-        self.model, self.x, self.y = make_model(name, n_tasks, device)
+        self.work = made(name, n_tasks, device)
+        self.network, self.shared = self.work.network, self.work.shared
+        own = {id(p) for p in self.shared}
+        self.others = [p for p in self.network.parameters() if id(p) not in own]
         self.n_tasks, self.device = n_tasks, device
-        self.shared = list(self.model.trunk.parameters())
-        self.optimizer = torch.optim.Adam(self.model.parameters(), lr=1e-5)
+        self.optimizer = torch.optim.Adam(self.network.parameters(), lr=1e-5)
         self.rules: dict = {}
         self.engine = None
-
-    def losses(self, outputs) -> list[torch.Tensor]:
-        if self.y.is_floating_point():
-            return [(o[:, 0] - t).square().mean() for o, t in zip(outputs, self.y, strict=True)]
-        return [nn.functional.cross_entropy(o, t) for o, t in zip(outputs, self.y, strict=True)]
 
     def run(self, contender: str) -> None:
         self.optimizer.zero_grad()
@@ -79,38 +67,75 @@ class Steps:
         self.optimizer.step()
 
     def plain(self, rule: str) -> None:
-        sum(self.losses(self.model(self.x))).backward()
+        sum(self.work.losses()).backward()
 
     def ours(self, rule: str) -> None:
         weighting = self.weighting(rule)
-        if weighting.needs_shared:
-            outputs, features = self.model.forked(self.x)
-            weighting.backward(torch.stack(self.losses(outputs)), self.shared, features)
-        else:
-            weighting.backward(torch.stack(self.losses(self.model(self.x))))
+        losses = torch.stack(self.work.losses())
+        weighting.backward(losses, self.shared if weighting.needs_shared else None)
         if "losses_after_step" in weighting.observes:
             with torch.no_grad():
-                after = torch.stack(self.losses(self.model(self.x)))
+                after = torch.stack(self.work.losses())
             weighting.observe(losses_after_step=after)
 
-    def unforked(self, rule: str) -> None:
-        losses = torch.stack(self.losses(self.model(self.x)))
-        self.weighting(rule).backward(losses, self.shared)
+    def forked(self, rule: str) -> None:
+        outputs, features = self.work.hard.forked(self.work.batch[0])
+        losses = torch.stack(errors(outputs, self.work.batch[1]))
+        self.weighting(rule).backward(losses, self.shared, features)
+
+    def loop(self, rule: str) -> None:
+        """A careful loop: each loss once back through its own head and the trunk."""
+        losses = self.work.losses()
+        if rule == "gradnorm":
+            self.loop_for_gradnorm(losses)
+            return
+        leaves, n_shared = [*self.shared, *self.others], len(self.shared)
+        rows = [gradients_of(loss, leaves, loss is not losses[-1]) for loss in losses]
+        weights = self.combine(rule, losses, [row[:n_shared] for row in rows])
+        for p, *each in zip(self.others, *(row[n_shared:] for row in rows), strict=True):
+            parts = [w * g for w, g in zip(weights, each, strict=True) if g is not None]
+            p.grad = sum(parts[1:], parts[0]) if parts else None
+
+    def loop_for_gradnorm(self, losses: list) -> None:
+        """Norms in the last layer, then one weighted pass."""
+        last = last_layer_of(self.shared)
+        rows = [self.flat(gradients_of(loss, last, True), last) for loss in losses]
+        jacobian = torch.stack(rows)
+        weights = self.weighting("gradnorm").coefficients(jacobian @ jacobian.T)
+        (weights * torch.stack(losses)).sum().backward()
 
     def naive(self, rule: str) -> None:
-        """A backward pass through everything for each task, as most public code does it."""
-        losses, rows = self.losses(self.model(self.x)), []
+        """A backward pass through everything for each task, as most public code does it: the
+        gradients of the shared parameters are copied and set to zero, those of heads add up."""
+        losses, found = self.work.losses(), []
         for loss in losses:
-            self.model.zero_grad()
+            for p in self.shared:
+                p.grad = None
             loss.backward(retain_graph=True)
-            rows.append(torch.cat([p.grad.flatten() for p in self.shared]))
-        jacobian = torch.stack(rows)
-        alpha = self.weighting(rule).coefficients(jacobian @ jacobian.T)
-        update = alpha @ jacobian
-        for p, part in zip(
-            self.shared, update.split([p.numel() for p in self.shared]), strict=True
-        ):
+            found.append([None if p.grad is None else p.grad.clone() for p in self.shared])
+        self.combine(rule, losses, found)
+
+    def combine(self, rule: str, losses: list, rows: list) -> list[float]:
+        """Write the rule's update of the shared parameters; the weights of the losses elsewhere."""
+        jacobian = torch.stack([self.flat(row, self.shared) for row in rows])
+        values = torch.stack(losses).detach()
+        weighting, weights = self.weighting(rule), [1.0] * len(losses)
+        if isinstance(weighting, CoordinateWeighting):
+            update, _ = weighting.merge(jacobian, values)
+            head_weights = weighting._head_weights(values)
+            weights = weights if head_weights is None else head_weights.tolist()
+        else:
+            update = weighting._combine(jacobian @ jacobian.T, values) @ jacobian
+        parts = update.split([p.numel() for p in self.shared])
+        for p, part in zip(self.shared, parts, strict=True):
             p.grad = part.view_as(p)
+        return weights
+
+    @staticmethod
+    def flat(gradients: Sequence, parameters: list) -> torch.Tensor:
+        """Gradients of parameters in one vector."""
+        pairs = zip(gradients, parameters, strict=True)
+        return torch.cat([(torch.zeros_like(p) if g is None else g).flatten() for g, p in pairs])
 
     def weighting(self, rule: str):
         if rule not in self.rules:
@@ -137,24 +162,23 @@ class Steps:
     def torchjd(self, rule: str) -> None:
         from torchjd import aggregation, autogram, autojac
 
+        model, (x, y) = self.work.hard, self.work.batch
         name, _, way = rule.partition(", ")
         if way == "engine":
             if self.engine is None:  # hooks its model, so it gets one of its own
-                self.hooked = copy.deepcopy(self.model)
+                self.hooked = copy.deepcopy(model)
                 self.engine = autogram.Engine(self.hooked.trunk, batch_dim=None)
-                for mine, its in zip(
-                    self.model.parameters(), self.hooked.parameters(), strict=True
-                ):
+                for mine, its in zip(model.parameters(), self.hooked.parameters(), strict=True):
                     its.data = mine.data
             self.hooked.zero_grad()
-            losses = torch.stack(self.losses(self.hooked(self.x)))
+            losses = torch.stack(errors(self.hooked(x), y))
             gramian = self.engine.compute_gramian(losses)
             losses.backward(getattr(aggregation, f"{name}Weighting")()(gramian))
-            for mine, its in zip(self.model.parameters(), self.hooked.parameters(), strict=True):
+            for mine, its in zip(model.parameters(), self.hooked.parameters(), strict=True):
                 mine.grad = its.grad
             return
-        features = self.model.trunk(self.x)
-        losses = self.losses([head(features) for head in self.model.heads])
+        features = model.trunk(x)
+        losses = errors([head(features) for head in model.heads], y)
         chunk = 1 if way == "one by one" else None
         autojac.mtl_backward(losses, features=features, parallel_chunk_size=chunk)
         autojac.jac_to_grad(self.shared, getattr(aggregation, name)())
@@ -162,16 +186,25 @@ class Steps:
     def gramian(self) -> torch.Tensor:
         from mtl_utils.gradients import gramian
 
-        return gramian(torch.stack(self.losses(self.model(self.x))), self.shared)
+        return gramian(torch.stack(self.work.losses()), self.shared)
 
 
-def contenders() -> list[str]:
+def gradients_of(loss: torch.Tensor, leaves: list, keep: bool) -> tuple:
+    return torch.autograd.grad(loss, leaves, retain_graph=keep, allow_unused=True)
+
+
+def contenders(work: Work) -> list[str]:
+    """In the order in which they run: each of our rules on gradients beside the same rule in a
+    careful loop."""
     names = available_weightings()
-    loss_rules = [n for n in names if issubclass(weighting_class(n), LossWeighting)]
     rules = [n for n in names if issubclass(weighting_class(n), GradientWeighting)]
-    found = ["plain", *(f"ours: {n}" for n in [*loss_rules, *rules])]
-    found += [f"ours: mgda on {g}" for g in ("representation", "last_layer")]
-    found += ["ours: mgda every 10", "unforked: mgda", "naive: mgda"]
+    found = ["plain", *(f"ours: {n}" for n in names if n not in rules)]
+    for name in rules:
+        found += [f"ours: {name}", f"loop: {name}"]
+    found += ["naive: mgda", "ours: mgda on last_layer", "ours: mgda every 10"]
+    if work.hard is None:
+        return found
+    found += ["ours: mgda on representation", "forked: mgda"]
     try:
         import torchjd  # noqa: F401
     except ImportError:
@@ -267,7 +300,7 @@ def solve_time(steps: Steps, contender: str) -> float:
 def measure(model: str, n_tasks: int, options: argparse.Namespace) -> pd.DataFrame:
     device, rounds, repeats = options.device, options.rounds, options.repeats
     steps = Steps(model, n_tasks, device)
-    names = contenders()
+    names = contenders(steps.work)
     if options.only:
         names = [n for n in names if n == "plain" or n.startswith(tuple(options.only))]
     seconds: dict[str, list[float]] = {name: [] for name in names}
@@ -294,15 +327,19 @@ def measure(model: str, n_tasks: int, options: argparse.Namespace) -> pd.DataFra
             continue
         middle = median(seconds[name])
         share = solve_time(steps, name) / middle if name != "plain" else float("nan")
-        rows.append((model, n_tasks, name, middle * 1e3, median(ratios[name]), share))
-    columns = ["model", "tasks", "contender", "ms", "ratio", "solve_share"]
+        beside = seconds.get(name.replace("ours: ", "loop: "), []) if "ours" in name else []
+        to_loop = float("nan")
+        if beside:
+            to_loop = median(a / b for a, b in zip(seconds[name], beside, strict=True))
+        rows.append((model, n_tasks, name, middle * 1e3, median(ratios[name]), to_loop, share))
+    columns = ["model", "tasks", "contender", "ms", "ratio", "to_loop", "solve_share"]
     return pd.DataFrame(rows, columns=columns)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--models", nargs="+", default=MODELS, choices=MODELS)
-    parser.add_argument("--tasks", nargs="+", type=int, default=TASKS)
+    parser.add_argument("--models", nargs="+", default=list(MODELS), choices=list(MODELS))
+    parser.add_argument("--tasks", nargs="+", type=int, help="by default as in step_models.py")
     parser.add_argument("--device", default="cpu", choices=["cpu", "cuda"])
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--repeats", type=int, default=3)
@@ -315,7 +352,7 @@ def main() -> None:
     out = options.out or ROOT / "results" / f"step_cost{suffix}.csv"
     tables = [pd.read_csv(out)] if out.exists() else []
     for model in options.models:
-        for n_tasks in options.tasks:
+        for n_tasks in options.tasks or TASKS[model]:
             table = measure(model, n_tasks, options)
             if not options.no_memory:
                 shown = ["ours: mgda", "naive: mgda"]
@@ -353,6 +390,12 @@ def summary(table: pd.DataFrame) -> str:
         lines.append(
             f"loss rules: median {slowest.median():.2f}, most {slowest.max():.2f} x plain "
             "(but for famo, which runs the model twice)"
+        )
+    to_loop = table.set_index("contender").to_loop.dropna()
+    if len(to_loop):
+        lines.append(
+            f"of the careful loop with the same rule: median {to_loop.median():.2f}, "
+            f"most {to_loop.max():.2f} ({to_loop.idxmax()[6:]})"
         )
     shares = []
     for ours, theirs in SAME.items():

@@ -45,7 +45,7 @@ def at_gates(
             for gate in gates:
                 found = gradients[gate.index]
                 if found is not None:
-                    found = _fit(found.detach(), gate.into)
+                    found = found.detach()
                     weight = head_weights[gate.task]
                     found = found if weight == 1 else found / weight
                     _add(partials[gate.into], gate.task, found)
@@ -104,15 +104,3 @@ def hooks_off(leaves: Sequence[Tensor]) -> Iterator[None]:
 def _add(rows: list[Tensor | None], k: int, gradient: Tensor) -> None:
     before = rows[k]
     rows[k] = gradient if before is None else before + gradient
-
-
-def _fit(gradient: Tensor, into: tuple[Any, int]) -> Tensor:
-    """A gradient as the engine hands it on: in the shape and type of what was read."""
-    node, number = into
-    meta = node._input_metadata[number]
-    if tuple(gradient.shape) != tuple(meta.shape):
-        gradient = gradient.sum_to_size(tuple(meta.shape))
-    if gradient.dtype != meta.dtype:
-        real = gradient.is_complex() and not meta.dtype.is_complex
-        gradient = (gradient.real if real else gradient).to(meta.dtype)
-    return gradient
