@@ -139,10 +139,11 @@ def run(
         ("equal", True),
         ("true weights", True),
     ]
-    pieces: dict[str, Piece] = {"published": lambda: published_setting(size, device)}
+    pieces: dict[str, Piece] = {}
     for rule, own in wanted:
         name = f"{rule}, {'own' if own else 'same'} data"
         pieces[name] = partial(notebooks_setting, rule, own, size, device)
+    pieces["published"] = partial(published_setting, size, device)
     return carry_out(RECORD, pieces, seconds, folder)
 
 

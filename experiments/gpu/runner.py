@@ -21,7 +21,7 @@ import torch
 from experiments.gpu import nb04, nb08, nb09, nb10, nb11, nb12, step_costs
 
 RECORD = "gpu"
-GRACE = 20.0  # seconds for starting a process and for the last piece, before it is ended
+GRACE = 30.0  # seconds for starting a process and for the last piece, before it is ended
 
 
 @dataclass(frozen=True)
@@ -52,7 +52,7 @@ PARTS = {
     "09": _of(nb09, 65),
     "10": _of(nb10, 50),
     "11": _of(nb11, 55),
-    "12": _of(nb12, 45),
+    "12": _of(nb12, 55),
     "step_cost": _of(step_costs, 90),
 }
 
