@@ -1,7 +1,8 @@
-"""The code of notebook 16 for Lightning, Trainer and Accelerate, run as it stands on the page: each
-gives the network that the plain loop gives, bit for bit."""
+"""The recipes of notebook 16 that it does not run itself. The code for Lightning, Trainer and
+Accelerate is taken from the page, and gives the network that the plain loop gives."""
 
 import re
+import shutil
 from pathlib import Path
 
 import lightning
@@ -10,12 +11,12 @@ import pytest
 import torch
 from accelerate import Accelerator
 from torch import nn
+from torch._functorch import config
 from torch.nn import functional
 from torch.utils.data import DataLoader, Dataset, TensorDataset
 from transformers import TrainingArguments
 
 from mtl_utils import make_weighting
-from mtl_utils.models import flat_parameters
 
 PAGE = Path(__file__).resolve().parents[1] / "notebooks" / "16_your_own_model.ipynb"
 NAMES = ("x", "temperature", "sky", "wind")
@@ -69,11 +70,13 @@ def in_a_plain_loop(names, rule):
         optimizer.zero_grad()
         weighting.backward(names["losses_of"](net, *batch), shared=net.trunk.parameters())
         optimizer.step()
-    return torch.cat([flat_parameters(net), flat_parameters(weighting)])
+    return flat(net, weighting)
 
 
 def flat(*modules):
-    return torch.cat([flat_parameters(module) for module in modules])
+    """All their numbers that a step changes: parameters, and what a rule remembers."""
+    states = [t for module in modules for t in [*module.parameters(), *module.buffers()]]
+    return torch.cat([t.detach().flatten() for t in states]).nan_to_num(7)
 
 
 # ---- Lightning -----------------------------------------------------------------------------------
@@ -86,29 +89,29 @@ def station(page, names):
     return names["Station"]()
 
 
-def fit(station, folder, **options):
+def fit(station, folder):
     trainer = lightning.Trainer(
         accelerator="cpu",
+        max_epochs=1,
         logger=False,
         enable_progress_bar=False,
         enable_model_summary=False,
         default_root_dir=folder,
-        **options,
     )
-    trainer.fit(station, loader(), ckpt_path=options.pop("resume", None))
+    trainer.fit(station, loader())
     return trainer
 
 
 @pytest.mark.filterwarnings("ignore")
 def test_lightning(station, names, tmp_path):
-    fit(station, tmp_path, max_epochs=1)
+    fit(station, tmp_path)
     expected = in_a_plain_loop(names, "gradnorm")
     assert torch.equal(flat(station.net, station.weighting), expected)
 
 
 @pytest.mark.filterwarnings("ignore")
 def test_a_checkpoint_of_lightning_holds_the_rule(station, names, tmp_path):
-    trainer = fit(station, tmp_path, max_epochs=1)
+    trainer = fit(station, tmp_path)
     trainer.save_checkpoint(tmp_path / "saved.ckpt")
     saved = torch.load(tmp_path / "saved.ckpt", weights_only=True)["state_dict"]
     other = names["Station"]()
@@ -201,11 +204,41 @@ def test_accelerate(page, names, tmp_path, rule):
     net, weighting, optimizer = build(names, rule)
     accelerator = Accelerator(cpu=True)
     names["train_with"](accelerator, net, weighting, optimizer, loader())
-    assert torch.equal(flat(net, weighting) if list(weighting.parameters()) else flat(net),
-                       in_a_plain_loop(names, rule))
+    assert torch.equal(flat(net, weighting), in_a_plain_loop(names, rule))
     accelerator.save_state(str(tmp_path))
-    before = weighting.weights
-    names["train_with"](accelerator, net, weighting, optimizer, loader())
-    assert not torch.equal(weighting.weights, before)
+    other = build(names, rule)
+    accelerator = Accelerator(cpu=True)
+    accelerator.prepare(other[0], other[2])
+    accelerator.register_for_checkpointing(other[1])
     accelerator.load_state(str(tmp_path))
-    assert torch.equal(weighting.weights, before)
+    assert torch.equal(flat(*other[:2]), flat(net, weighting))
+
+
+# ---- torch.compile with the default backend ------------------------------------------------------
+
+needs_compiler = pytest.mark.skipif(
+    not any(map(shutil.which, ("c++", "g++", "clang++", "cl"))), reason="there is no C++ compiler"
+)
+
+
+@needs_compiler
+@pytest.mark.parametrize("rule", ["log", "mgda"])
+@pytest.mark.parametrize("donated", [True, False])
+def test_compiled_trunk(names, rule, donated):
+    """As without compiling, with the line of the page; without it, rules on gradients refuse."""
+    net, weighting, _ = build(names, rule)
+    batch = [column[:ROWS] for column in rows()]
+    weighting.backward(names["losses_of"](net, *batch), shared=net.trunk.parameters())
+    expected = [p.grad for p in net.parameters()]
+    net.zero_grad()
+    torch.compiler.reset()
+    with config.patch(donated_buffer=donated):
+        net.trunk = torch.compile(net.trunk)
+        losses = names["losses_of"](net, *batch)
+        if donated and rule == "mgda":
+            with pytest.raises(ValueError, match=r"set torch._functorch.config.donated_buffer"):
+                weighting.backward(losses, shared=net.trunk.parameters())
+            return
+        weighting.backward(losses, shared=net.trunk.parameters())
+    for p, wanted in zip(net.parameters(), expected, strict=True):
+        torch.testing.assert_close(p.grad, wanted)
