@@ -359,8 +359,10 @@ class Weighting(Stateful):
             group: a process group of `torch.distributed`, for a network in
                 DistributedDataParallel: the rule then gives on R processes what one process gives
                 on all their rows together, if each has equally many, and draws the same on all.
-                Rules on losses send 2 K numbers a step, rules on gradients also K gradients of the
-                shared parameters ("last_layer": of that layer, "representation": K x K numbers).
+                Beside the one gradient that the reducer sends, rules on losses send 2 K numbers a
+                step, rules on gradients also K gradients of the shared parameters ("last_layer" and
+                GradNorm: of the last layer, "representation": K x K numbers). A network sharded by
+                FSDP2 goes with rules on losses; rules on gradients refuse it.
             accumulate: so many calls of `backward`, micro-batches of equally many rows, count as
                 one batch: nothing lands before the last, and then what the whole batch gives. Do
                 not divide the losses. Until then K gradients of what all tasks share, and one of
@@ -453,6 +455,11 @@ class Weighting(Stateful):
             reason = f"{self.name} needs losses of at least 0"
             refuse_tasks("losses", losses.detach(), torch.tensor(negative), reason)
         for own in self.parameters():
+            if getattr(self, "_is_fsdp_managed_module", False):
+                raise ValueError(
+                    "weighting: its parameters are sharded together with the network that holds it "
+                    "(FSDP2); keep the weighting outside of the network"
+                )
             if own.device != losses.device:
                 raise ValueError(
                     f"losses: they are on {losses.device}, the weighting is on {own.device}; "
