@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import sys
+import warnings
 from itertools import product
 
 import torch
@@ -26,6 +27,7 @@ K, ROWS, STEPS = 3, 8, 4
 CASES = ("plain", "absent tasks", "micro-batches", "last layer", "inside", "sharded")
 UNUSED = "inside a network with find_unused_parameters=True"
 SHARDED = "inside a sharded network"
+ALONE = "not told of the others"
 
 
 def batches() -> list[tuple[Tensor, Tensor]]:
@@ -65,7 +67,7 @@ def options(rule: Weighting, case: str, group) -> dict:
 def train(name: str, case: str, rank: int = 0, world: int = 1) -> Tensor:
     """Parameters of network and rule after some steps, [P]."""
     model = build()
-    group = distributed.group.WORLD if world > 1 else None
+    group = distributed.group.WORLD if world > 1 and case != ALONE else None
     rule = make(name, K)
     rule.use(**options(rule, case, group))
     if case.startswith("inside"):
@@ -139,6 +141,11 @@ def main(rank: int, world: int, rendezvous: str, out: str) -> None:
             found["sent", case, name] = sum(sent) / STEPS
         except Exception as error:
             found[case, name] = f"{type(error).__name__}: {error}"
+    for name in NAMES:
+        with warnings.catch_warnings(record=True) as said:
+            warnings.simplefilter("always")
+            train(name, ALONE, rank, world)
+        found[ALONE, name] = [str(w.message) for w in said]
     torch.save(found, f"{out}.{rank}")
     distributed.barrier()
     sys.stdout.flush()

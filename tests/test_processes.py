@@ -63,6 +63,12 @@ def test_a_weighting_inside_is_refused_where_its_parameters_would_be_lost(two, c
 
 
 @pytest.mark.parametrize("name", NAMES)
+def test_a_rule_that_was_not_told_of_other_processes_says_so_once(two, name):
+    said = [text for text in two[0][processes.ALONE, name] if "there are 2 processes" in text]
+    assert len(said) == (name not in ("equal", "fixed"))
+
+
+@pytest.mark.parametrize("name", NAMES)
 @pytest.mark.parametrize("case", ["plain", "last layer"])
 def test_what_a_rule_sends_is_what_its_documentation_says(two, case, name):
     """In numbers a step, beside what the reducer sends."""

@@ -62,6 +62,11 @@ class Mean:
         return theirs
 
 
+def how_many() -> int:
+    """Number of processes that `torch.distributed` was started with, else 1."""
+    return dist.get_world_size() if dist.is_available() and dist.is_initialized() else 1
+
+
 @contextmanager
 def naming_unused_parameters() -> Iterator[None]:
     """Within it, a reducer that misses the parameters of a weighting is named."""

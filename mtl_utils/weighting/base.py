@@ -237,7 +237,8 @@ class Weighting(Stateful):
                 present not K booleans; scaler of another kind.
 
         Warns:
-            UserWarning: once, where a learned weight gets gradients and never moves.
+            UserWarning: once, where a learned weight gets gradients and never moves, or where there
+                are several processes and the rule was told no group (see `use`).
         """
         tasks = check_present(present, self.n_tasks)
         scale = check_scaler(scaler, losses)
@@ -252,6 +253,7 @@ class Weighting(Stateful):
             weights = self._step(losses, parameters or [], tasks, scale, retain_graph)
         if losses.requires_grad:
             self._watch.look(self, losses)
+            self._watch.count(self, self._mean is not None)
         return weights
 
     def _step(

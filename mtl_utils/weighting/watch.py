@@ -1,4 +1,5 @@
-"""Notices a learned weight that no optimiser moves, and says so once."""
+"""Notices what is easily forgotten, and says so once: a learned weight that no optimiser moves, and
+other processes that the rule was not told of."""
 
 from __future__ import annotations
 
@@ -8,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from mtl_utils.engine.graph import leaves_of
+from mtl_utils.engine.processes import how_many
 
 STEPS = 10
 
@@ -24,6 +26,28 @@ class Watch:
         self.start: dict[str, Tensor] | None = None
         self.version = -1
         self.steps = 0
+        self.counted = False
+
+    def count(self, rule: nn.Module, has_group: bool) -> None:
+        """To be called after each backward pass.
+
+        Warns:
+            UserWarning: once, if there are several processes, of which the rule was not told, and
+                its weights are not constants.
+        """
+        if self.counted:
+            return
+        self.counted = True
+        card = getattr(rule, "card", None)  # a rule of the user's may have none
+        constant = card is not None and card.reads == "nothing" and rule.generator is None
+        if how_many() > 1 and not has_group and not constant:
+            warnings.warn(
+                f"there are {how_many()} processes, and {rule.name} reads the losses of this one "
+                "alone; weighting.use(group=torch.distributed.group.WORLD) gives what one process "
+                "gives on all rows",
+                UserWarning,
+                stacklevel=3,
+            )
 
     def look(self, rule: nn.Module, losses: Tensor) -> None:
         """To be called after each backward pass.
