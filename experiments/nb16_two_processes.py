@@ -23,6 +23,8 @@ from mtl_utils.models import HardSharing, flat_parameters, mlp
 
 ROOT = Path(__file__).resolve().parents[1]
 STEPS = 5
+# (rule, whether it is told the group)
+RUNS = (("log", True), ("log", False), ("mgda", True), ("mgda", False))
 SENDERS: tuple[tuple[str, dict[str, str]], ...] = (
     ("log", {}),
     ("mgda", {}),
@@ -86,7 +88,7 @@ def run(rank: int, world: int, rendezvous: str, out: str) -> None:
     )
     torch.set_num_threads(1)
     torch.set_default_dtype(torch.float64)
-    found: dict = {(n, e): train(n, rank, world, e) for n in ("log", "mgda") for e in (True, False)}
+    found: dict = {(name, told): train(name, rank, world, told) for name, told in RUNS}
     found["sent"] = []
     for name, options in SENDERS:
         with sending() as sent:
@@ -101,8 +103,8 @@ def start(world: int = 2) -> list[dict]:
     """Start the processes and collect what they found.
 
     Returns:
-        For each process, by (rule, whether it was told the group), the parameters [P]; under "sent"
-        how many numbers each of `SENDERS` sends a step.
+        For each process the parameters [P] of each of `RUNS`; under "sent", how many numbers each
+        of `SENDERS` sends a step.
 
     Raises:
         RuntimeError: a process failed; the message holds what it said.
