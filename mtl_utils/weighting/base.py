@@ -237,13 +237,16 @@ class Weighting(Stateful):
                 present not K booleans; scaler of another kind.
 
         Warns:
-            UserWarning: once, where a learned weight gets gradients and never moves, or where there
-                are several processes and the rule was told no group (see `use`).
+            UserWarning: once each: where a learned weight gets gradients and never moves; where
+                there are several processes and the rule was told no group (see `use`); where the
+                losses look as if a gradient scaler had multiplied them.
         """
         tasks = check_present(present, self.n_tasks)
         scale = check_scaler(scaler, losses)
         overflow = self._check_losses(losses, tasks, may_overflow=scale is not None)
         parameters = self._check_shared(shared)
+        if scaler is None:
+            self._watch.measure(self, losses)
         if features is not None:
             gradients.check_features(losses, features, parameters or [])
         with torch.autocast(losses.device.type, enabled=False):
