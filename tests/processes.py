@@ -7,17 +7,27 @@ from __future__ import annotations
 
 import os
 import sys
+import warnings
+from itertools import product
 
 import torch
 from torch import Tensor, distributed, nn
+from torch.distributed.device_mesh import init_device_mesh
+from torch.distributed.fsdp import fully_shard
+from torch.distributed.tensor import DTensor
 from torch.nn.parallel import DistributedDataParallel
 
+from experiments.nb16_two_processes import sending
 from mtl_utils.models import HardSharing, mlp
 from mtl_utils.weighting import Weighting
 from tests.rules import NAMES, make
 
 K, ROWS, STEPS = 3, 8, 4
-CASES = ("plain", "absent tasks", "micro-batches", "last layer")
+# "inside": the weighting is a part of the wrapped network; "sharded": by FSDP2
+CASES = ("plain", "absent tasks", "micro-batches", "last layer", "inside", "sharded")
+UNUSED = "inside a network with find_unused_parameters=True"
+SHARDED = "inside a sharded network"
+ALONE = "not told of the others"
 
 
 def batches() -> list[tuple[Tensor, Tensor]]:
@@ -30,6 +40,13 @@ def batches() -> list[tuple[Tensor, Tensor]]:
         )
         for _ in range(STEPS)
     ]
+
+
+def build() -> HardSharing:
+    """The same each time."""
+    torch.manual_seed(0)
+    trunk = mlp(4, 6, 5, last=True, activation=nn.Tanh)
+    return HardSharing(trunk, [mlp(5, 1) for _ in range(K)]).double()
 
 
 def losses_of(model: nn.Module, x: Tensor, y: Tensor) -> Tensor:
@@ -49,14 +66,15 @@ def options(rule: Weighting, case: str, group) -> dict:
 
 def train(name: str, case: str, rank: int = 0, world: int = 1) -> Tensor:
     """Parameters of network and rule after some steps, [P]."""
-    torch.manual_seed(0)
-    model = HardSharing(mlp(4, 6, 5, last=True, activation=nn.Tanh), [mlp(5, 1) for _ in range(K)])
-    model = model.double()
-    group = distributed.group.WORLD if world > 1 else None
-    network = DistributedDataParallel(model) if world > 1 else model
+    model = build()
+    group = distributed.group.WORLD if world > 1 and case != ALONE else None
     rule = make(name, K)
     rule.use(**options(rule, case, group))
-    optimizer = torch.optim.SGD([*model.parameters(), *rule.parameters()], lr=0.05)
+    if case.startswith("inside"):
+        model.weighting = rule
+    network = wrapped(model, case, world)
+    parameters = dict.fromkeys([*model.parameters(), *rule.parameters()])  # each once
+    optimizer = torch.optim.SGD(list(parameters), lr=0.05)
     parts = 2 if case == "micro-batches" else 1
     for step, (x, y) in enumerate(batches()):
         present = None
@@ -95,8 +113,19 @@ def train(name: str, case: str, rank: int = 0, world: int = 1) -> Tensor:
         if "losses_after_step" in rule.observes:
             observed["losses_after_step"] = seen
         rule.observe(**{key: v for key, v in observed.items() if key in rule.observes})
-    own = [p for p in rule.parameters()]
-    return torch.cat([p.detach().flatten() for p in [*model.parameters(), *own]])
+    found = [p.full_tensor() if isinstance(p, DTensor) else p for p in parameters]
+    return torch.cat([p.detach().flatten() for p in found])
+
+
+def wrapped(model: nn.Module, case: str, world: int) -> nn.Module:
+    """The network as several processes share it."""
+    if world == 1:
+        return model
+    if case in ("sharded", SHARDED):
+        mesh = init_device_mesh("cpu", (world,))
+        fully_shard(model.trunk, mesh=mesh)
+        return fully_shard(model, mesh=mesh)
+    return DistributedDataParallel(model, find_unused_parameters=case == UNUSED)
 
 
 def main(rank: int, world: int, rendezvous: str, out: str) -> None:
@@ -105,12 +134,18 @@ def main(rank: int, world: int, rendezvous: str, out: str) -> None:
         "gloo", rank=rank, world_size=world, init_method=f"file://{rendezvous}"
     )
     found = {}
-    for case in CASES:
-        for name in NAMES:
-            try:
+    for case, name in [*product(CASES, NAMES), *product((UNUSED, SHARDED), NAMES)]:
+        try:
+            with sending() as sent:
                 found[case, name] = train(name, case, rank, world)
-            except Exception as error:
-                found[case, name] = f"{type(error).__name__}: {error}"
+            found["sent", case, name] = sum(sent) / STEPS
+        except Exception as error:
+            found[case, name] = f"{type(error).__name__}: {error}"
+    for name in NAMES:
+        with warnings.catch_warnings(record=True) as said:
+            warnings.simplefilter("always")
+            train(name, ALONE, rank, world)
+        found[ALONE, name] = [str(w.message) for w in said]
     torch.save(found, f"{out}.{rank}")
     distributed.barrier()
     sys.stdout.flush()

@@ -93,7 +93,7 @@ def dies(device, seconds, folder, size):
 def test_runner_goes_on_and_says_what_happened(tmp_path, monkeypatch):
     monkeypatch.setattr("experiments.gpu.runner.GRACE", 0.0)
     runs = {"raises": raises, "dies": dies, "hangs": hangs, "good": good}
-    budgets = {"raises": 50, "dies": 50, "hangs": 15, "good": 50}
+    budgets = {"raises": 50, "dies": 50, "hangs": 30, "good": 50}
     parts = {n: Part(run, n, budgets[n], "full", "small") for n, run in runs.items()}
     outcomes = run_all(parts, "cpu", tmp_path, small=True)
     assert [o.status for o in outcomes] == ["failed", "failed", "time-out", "done"]
@@ -105,7 +105,7 @@ def test_runner_goes_on_and_says_what_happened(tmp_path, monkeypatch):
 
 
 def test_budgets_and_files():
-    assert sum(part.seconds for part in PARTS.values()) <= 430
+    assert sum(part.seconds for part in PARTS.values()) <= 480  # seconds, eight minutes
     assert len({part.record for part in PARTS.values()} | {"gpu"}) <= 8
 
 

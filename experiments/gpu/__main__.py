@@ -26,7 +26,7 @@ from experiments.gpu.runner import PARTS, run_all
 def main() -> int:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--only", nargs="+", choices=list(PARTS), default=list(PARTS))
-    parser.add_argument("--seconds", type=float, help="of all parts together, default 425")
+    parser.add_argument("--seconds", type=float, help="of all parts together, default 475")
     parser.add_argument("--small", action="store_true", help="everything small, on the CPU")
     parser.add_argument("--folder", type=Path, help="of the records, default results/")
     options = parser.parse_args()

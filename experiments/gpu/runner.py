@@ -48,12 +48,12 @@ def _of(module: Any, seconds: float) -> Part:
 
 PARTS = {
     "04": _of(nb04, 60),
-    "08": _of(nb08, 50),
-    "09": _of(nb09, 65),
+    "08": _of(nb08, 100),
+    "09": _of(nb09, 75),
     "10": _of(nb10, 50),
-    "11": _of(nb11, 55),
+    "11": _of(nb11, 50),
     "12": _of(nb12, 55),
-    "step_cost": _of(step_costs, 90),
+    "step_cost": _of(step_costs, 85),
 }
 
 

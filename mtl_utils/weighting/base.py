@@ -237,12 +237,16 @@ class Weighting(Stateful):
                 present not K booleans; scaler of another kind.
 
         Warns:
-            UserWarning: once, where a learned weight gets gradients and never moves.
+            UserWarning: once each: where a learned weight gets gradients and never moves; where
+                there are several processes and the rule was told no group (see `use`); where the
+                losses look as if a gradient scaler had multiplied them.
         """
         tasks = check_present(present, self.n_tasks)
         scale = check_scaler(scaler, losses)
         overflow = self._check_losses(losses, tasks, may_overflow=scale is not None)
         parameters = self._check_shared(shared)
+        if scaler is None:
+            self._watch.measure(self, losses)
         if features is not None:
             gradients.check_features(losses, features, parameters or [])
         with torch.autocast(losses.device.type, enabled=False):
@@ -252,6 +256,7 @@ class Weighting(Stateful):
             weights = self._step(losses, parameters or [], tasks, scale, retain_graph)
         if losses.requires_grad:
             self._watch.look(self, losses)
+            self._watch.count(self, self._mean is not None)
         return weights
 
     def _step(
@@ -359,8 +364,10 @@ class Weighting(Stateful):
             group: a process group of `torch.distributed`, for a network in
                 DistributedDataParallel: the rule then gives on R processes what one process gives
                 on all their rows together, if each has equally many, and draws the same on all.
-                Rules on losses send 2 K numbers a step, rules on gradients also K gradients of the
-                shared parameters ("last_layer": of that layer, "representation": K x K numbers).
+                Beside the one gradient that the reducer sends, rules on losses send 2 K numbers a
+                step, rules on gradients also K gradients of the shared parameters ("last_layer" and
+                GradNorm: of the last layer, "representation": K x K numbers). A network sharded by
+                FSDP2 goes with rules on losses; rules on gradients refuse it.
             accumulate: so many calls of `backward`, micro-batches of equally many rows, count as
                 one batch: nothing lands before the last, and then what the whole batch gives. Do
                 not divide the losses. Until then K gradients of what all tasks share, and one of
@@ -453,6 +460,11 @@ class Weighting(Stateful):
             reason = f"{self.name} needs losses of at least 0"
             refuse_tasks("losses", losses.detach(), torch.tensor(negative), reason)
         for own in self.parameters():
+            if getattr(self, "_is_fsdp_managed_module", False):
+                raise ValueError(
+                    "weighting: its parameters are sharded together with the network that holds it "
+                    "(FSDP2); keep the weighting outside of the network"
+                )
             if own.device != losses.device:
                 raise ValueError(
                     f"losses: they are on {losses.device}, the weighting is on {own.device}; "

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from mtl_utils.engine import Accumulated, Mean, TaskGradients, landing
 from mtl_utils.engine.graph import NEEDS_STACK, find_stacks, leaves_of
+from mtl_utils.engine.processes import naming_unused_parameters
 from mtl_utils.weighting.checks import refuse_tasks
 from mtl_utils.weighting.state import at_least_single
 
@@ -118,7 +119,8 @@ class Batch:
             return
         scaled = torch.tensor([self.scale * w for w in everywhere], dtype=torch.float64)
         here = None if all(self.here) else self.here
-        landing.backward(self.losses, scaled, here, self.retain_graph)
+        with naming_unused_parameters():
+            landing.backward(self.losses, scaled, here, self.retain_graph)
 
     def settle(self) -> None:
         """Send zeros to leaves that only absent tasks reach in this process: the reducer of several
@@ -149,6 +151,7 @@ class Batch:
         if self.is_scaled and bool(bad.any()):
             raise Overflow
         if bool(bad.any()):
+            reason += "; a gradient scaler is handed over as scaler=, and the losses unscaled"
             everywhere = numbers.new_zeros(len(self.here))
             tasks = self.tasks.to(numbers.device)
             everywhere[tasks] = numbers

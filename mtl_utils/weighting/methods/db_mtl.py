@@ -83,15 +83,16 @@ class DBMTL(CoordinateWeighting):
         return 1 / shifted
 
     def merge(self, jacobian: Tensor, losses: Tensor) -> tuple[Tensor, Tensor]:
-        h = jacobian * self._head_weights(losses)[:, None].to(jacobian)
+        log_weights = self._head_weights(losses)
         self.steps = self.steps + 1
-        share = self.beta / self.steps.to(h) ** self.sigma
-        h = (1 - share)[:, None] * h
+        share = self.beta / self.steps.to(jacobian) ** self.sigma
+        # K long rows: one new matrix, and the rest in place
+        h = ((1 - share) * log_weights.to(jacobian))[:, None] * jacobian
         if self.average.shape[1]:
-            h = h + share[:, None] * self.average.to(h)
+            h.addcmul_(share[:, None], self.average.to(h))
         if self.beta > 0:
             self.average = h
-        norms = h.norm(dim=1)
+        norms = torch.linalg.vector_norm(h, dim=1)
         factor = norms.max() / torch.where(norms > 0, norms, 1.0)
         weights = (1 - share) * factor
-        return factor @ h, weights.to(losses) * self._head_weights(losses)
+        return factor @ h, weights.to(losses) * log_weights
