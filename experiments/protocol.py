@@ -45,7 +45,7 @@ from mtl_utils.ensemble_optim import many_optimizer
 from mtl_utils.models import SeparateModels, count_parameters
 from mtl_utils.weighting import Weighting
 
-LEAST_ROUNDS, MOST_ROUNDS = 2, 8
+LEAST_ROUNDS, MOST_ROUNDS = 2, 12
 NETWORKS = ("shared", "untied", "alone")
 SPLITS = {"pick": ("val",), "report": ("val", "test")}  # nobody picks on test rows
 CELL = ("data", "optimiser", "width", "epochs")
@@ -146,7 +146,8 @@ class Study:
             explained, share of wrong classes.
         contenders: the methods; the controls among them.
         widths: of the trunk, at least two.
-        epochs: lengths of training, at least two; at the longest everybody is on a plateau.
+        epochs: lengths of training, at least two; the longest is meant to reach a plateau. Everybody
+            is stopped early; who still improved at the end is said in the table of verdicts.
         rates: name of an optimiser (`ensemble_optim.KINDS`) -> knob of the learning rate.
         batch_size: rows a step.
         units: the targets have units that differ, so that standardising them is a control.
