@@ -146,8 +146,8 @@ class Study:
             explained, share of wrong classes.
         contenders: the methods; the controls among them.
         widths: of the trunk, at least two.
-        epochs: lengths of training, at least two; the longest is meant to reach a plateau. Everybody
-            is stopped early; who still improved at the end is said in the table of verdicts.
+        epochs: lengths of training, at least two; the longest is meant to reach a plateau.
+            Everybody is stopped early; who still improved is said in the table of verdicts.
         rates: name of an optimiser (`ensemble_optim.KINDS`) -> knob of the learning rate.
         batch_size: rows a step.
         units: the targets have units that differ, so that standardising them is a control.
@@ -425,9 +425,8 @@ def picks(
 def _scores(row: Mapping[str, Any], contender: Contender) -> list[float]:
     """What a trial is judged by: its validation metric, mean over seeds and tasks; of networks that
     share nothing, for each task."""
-    val = torch.tensor(
-        [[float("inf") if v is None else v for v in seed] for seed in row["val"]]
-    ).mean(0)
+    table = [[float("inf") if v is None else v for v in seed] for seed in row["val"]]
+    val = torch.tensor(table, dtype=torch.float64).mean(0)  # else ties depend on the default type
     return val.tolist() if contender.network == "alone" else [val.mean().item()]
 
 
