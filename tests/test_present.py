@@ -32,6 +32,8 @@ OPTIONS = {
     "uncertainty": {"forms": ("regression", "laplace", "classification", "regression")},
     "dtp": {"gamma": vector([0.5, 1.0, 2.0, 3.0])},
     "stch": {"preference": vector([1.0, 2.0, 0.5, 1.5]), "ideal": vector([-0.1, 0.0, 0.05, -1.0])},
+    "pbi": {"preference": vector([1.0, 2.0, 0.5, 1.5]), "ideal": vector([-0.1, 0.0, 0.05, -1.0])},
+    "cosmos": {"preference": vector([1.0, 2.0, 0.5, 1.5])},
     "famo": {"lower": vector([-0.5, 0.0, -1.0, -0.1]), "lr": 0.1},
     "loss_trend": {"window": 1},
     "gradnorm": {"lr": 0.1},
