@@ -39,6 +39,7 @@ OPTIONS = {
     "gradnorm": {"lr": 0.1},
     "pareto_mtl": {"preferences": torch.eye(K) + 0.2, "index": 2},
     "db_mtl": {"sigma": 0.5},
+    "pcd": {"tau": 0.5, "beta": 0.5},
 }
 VARIANTS = {**{name: (name, {}) for name in NAMES}, "stch log": ("stch", {"warm_up": 2})}
 PRESENT = [

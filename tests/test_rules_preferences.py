@@ -1,10 +1,11 @@
-"""Rules that are told what is wanted: a direction of the losses (PBI, COSMOS)."""
+"""Rules that are told what is wanted: a direction of the losses, or a main task."""
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from torchjd import scalarization
+from torchjd import aggregation, scalarization
 
 from mtl_utils.weighting import make_weighting
 from tests.rules import (
@@ -13,6 +14,7 @@ from tests.rules import (
     tables,
     vector,
 )
+from tests.test_solvers import SPECIAL, jacobians
 
 few = settings(max_examples=30, deadline=None)
 TORCHJD = {  # of an option, a preference and ideal losses
@@ -101,3 +103,66 @@ def test_all_losses_zero_have_no_direction():
 def test_options_are_checked(name, options, message):
     with pytest.raises(ValueError, match=message):
         make_weighting(name, 2, **options)
+
+
+# ---- a main task ---------------------------------------------------------------------------------
+
+
+def pcd(rows, **options):
+    """Update and weights of a fresh rule, for which the first call normalises to length 1."""
+    rows = torch.as_tensor(rows)
+    alpha = make_weighting("pcd", len(rows), **options).double().coefficients(rows @ rows.T)
+    return (alpha @ rows).numpy(), alpha.numpy()
+
+
+@given(data=st.data(), tau=st.sampled_from([0.0, 0.02, 0.5, 1.0]))
+@few
+def test_pcd_is_that_of_torchjd_call_by_call(data, tau):
+    """Its solver stops at 1e-9; its average begins at 0 and is divided by 1 - beta^calls."""
+    rows = data.draw(jacobians(max_tasks=6, decades=3.0))
+    rng = np.random.default_rng(data.draw(st.integers(0, 99)))
+    ours = make_weighting("pcd", len(rows), tau=tau, beta=0.7).double()
+    theirs = aggregation.PCD(tau=tau, beta=0.7)
+    for _ in range(4):
+        now = torch.as_tensor(rows * rng.uniform(0.5, 2.0, size=rows.shape))
+        wanted = theirs(now)
+        found = ours.coefficients(now @ now.T) @ now
+        torch.testing.assert_close(found, wanted, rtol=0, atol=1e-5 * wanted.norm().item())
+
+
+@pytest.mark.parametrize("kind", SPECIAL)
+def test_pcd_of_special_gradients_is_that_of_torchjd(kind):
+    rows = SPECIAL[kind]
+    wanted = aggregation.PCD(tau=0.3)(torch.as_tensor(rows)).numpy()
+    np.testing.assert_allclose(pcd(rows, tau=0.3)[0], wanted, atol=1e-6)
+
+
+@given(rows=jacobians(max_tasks=2, decades=3.0), tau=st.floats(0.0, 1.0))
+@few
+def test_pcd_of_two_is_the_closed_form(rows, tau):
+    h1, h2 = rows / np.linalg.norm(rows, axis=1, keepdims=True)
+    d = h1 + max(0.0, tau - h1 @ h2) * h2
+    wanted = np.linalg.norm(rows[0]) * d / np.linalg.norm(d)
+    found, _ = pcd(rows, tau=tau, eps=0.0)
+    np.testing.assert_allclose(found, wanted, atol=1e-9 * np.linalg.norm(wanted))
+
+
+@given(rows=jacobians(max_tasks=6, decades=2.0), tau=st.floats(0.0, 1.0))
+@few
+def test_pcd_gives_each_task_its_share_and_moves_no_more_than_that_takes(rows, tau):
+    """The conditions of Karush, Kuhn and Tucker, before d is made as long as g_1."""
+    units = rows / np.linalg.norm(rows, axis=1, keepdims=True)
+    _, alpha = pcd(rows, tau=tau, eps=0.0)
+    multipliers = alpha * np.linalg.norm(rows, axis=1)
+    multipliers /= multipliers[0]
+    slack = (units @ (multipliers @ units) - tau)[1:]
+    assert slack.min() > -1e-7 and multipliers.min() >= 0
+    assert np.abs(slack * multipliers[1:]).max() < 1e-6 * (1 + multipliers.max())
+
+
+def test_pcd_drops_constraints_that_no_direction_fulfils_and_stops_with_the_main_task():
+    main, side = np.array([0.0, 2.0]), np.array([1.0, 0.0])
+    np.testing.assert_allclose(pcd(np.stack([main, side, -side]), tau=0.5)[0], main)
+    np.testing.assert_allclose(pcd(np.stack([0 * main, side]), tau=0.5)[0], 0)
+    np.testing.assert_allclose(pcd(np.stack([side, -3 * side]), tau=0.0)[0], 0, atol=1e-12)
+    np.testing.assert_allclose(pcd(np.stack([side, -3 * side]), tau=0.5)[0], -side, atol=1e-6)
