@@ -149,6 +149,8 @@ DEFAULTS = [
     ("db_mtl", "eps", 1e-8, "LibMTL, by the authors"),
     ("mgda", "normalise", "none", "Sener, Koltun 2018, equation 3"),
     ("pcgrad", "generator", None, "one of its own, seeded by torch.manual_seed"),
+    ("cr_mogm", "rule", "mgda", "ours: the paper's first example"),
+    ("cr_mogm", "alpha", 0.9, "TorchJD"),
     ("pcd", "tau", 0.02, "authors' code and TorchJD"),
     ("pcd", "beta", 0.999, "authors' code and TorchJD"),
     ("pcd", "eps", 1e-8, "authors' code and TorchJD"),

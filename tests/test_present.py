@@ -41,7 +41,11 @@ OPTIONS = {
     "db_mtl": {"sigma": 0.5},
     "pcd": {"tau": 0.5, "beta": 0.5},
 }
-VARIANTS = {**{name: (name, {}) for name in NAMES}, "stch log": ("stch", {"warm_up": 2})}
+VARIANTS = {
+    **{name: (name, {}) for name in NAMES},
+    "stch log": ("stch", {"warm_up": 2}),
+    "cr_mogm pcd": ("cr_mogm", {"rule": "pcd"}),
+}
 PRESENT = [
     [True, True, True, True],
     [True, False, True, True],
@@ -74,11 +78,12 @@ def part_of(state, name, present):
     tasks = [k for k in range(K) if present[k]]
     found = {}
     for key, value in state.items():
-        if key.startswith("options.") or key in ("rule", "n_tasks"):
+        own = key.removeprefix("inner.")  # of the rule that cr_mogm holds
+        if own.startswith("options.") or own in ("rule", "n_tasks"):
             continue
         if name == "gradvac" and key == "average":
             value = value[tasks][:, tasks]
-        elif value.dim() and key != "generator":
+        elif value.dim() and own != "generator":
             value = value[tasks]
         found[key] = value.clone()
     return found
@@ -152,7 +157,9 @@ def of_absent(state, name, away):
     """What a step must not touch: the entries of absent tasks, but for the weights of the step."""
     found = part_of(state, name, away)
     return {
-        key: t for key, t in found.items() if t.dim() and key not in ("last_weights", "generator")
+        key: t
+        for key, t in found.items()
+        if t.dim() and key.removeprefix("inner.") not in ("last_weights", "generator")
     }
 
 

@@ -261,6 +261,8 @@ OTHER = [
     ("db_mtl", "sigma", 0.5, "0.5, this db_mtl has 0"),
     ("db_mtl", "eps", 0.0, "0, this db_mtl has 1e-08"),
     ("mgda", "normalise", "loss", "'loss', this mgda has 'none'"),
+    ("cr_mogm", "rule", "upgrad", "'upgrad', this cr_mogm has 'mgda'"),
+    ("cr_mogm", "alpha", 0.5, "0.5, this cr_mogm has 0.9"),
     ("pcd", "tau", 0.5, "0.5, this pcd has 0.02"),
     ("pcd", "beta", 0.9, "0.9, this pcd has 0.999"),
     ("pcd", "eps", 0.0, "0, this pcd has 1e-08"),

@@ -291,7 +291,7 @@ class Weighting(Stateful):
         if not bool(batch.tasks.any()):
             self.last_weights = torch.zeros_like(self.last_weights)
             return weights
-        buffers = dict(self._buffers)
+        buffers = [(module, dict(module._buffers)) for module in self.modules()]
         draws = None if self.generator is None else self.generator.get_state()
         try:
             part = self if bool(batch.tasks.all()) else self.on(batch.tasks)
@@ -303,7 +303,8 @@ class Weighting(Stateful):
             land_overflow(losses)
             return weights
         if scale is not None and not batch.is_finite():
-            self._buffers = buffers
+            for module, before in buffers:
+                module._buffers = before
             if self.generator is not None and draws is not None:
                 self.generator.set_state(draws)
             return weights
