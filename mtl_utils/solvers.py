@@ -183,6 +183,20 @@ def dual_cone(gramian: ArrayLike, weights: ArrayLike) -> Array:
     return u + z * size / safe
 
 
+def onto_simplex(vector: ArrayLike) -> Array:
+    """The closest weights of at least 0 that sum to 1.
+
+    Args:
+        vector: [K].
+
+    Source: Held, Wolfe, Crowder, Mathematical Programming 6 (1974).
+    """
+    v = np.asarray(vector, dtype=np.float64)
+    falling = np.sort(v)[::-1]
+    shifts = (falling.cumsum() - 1) / np.arange(1, len(v) + 1)  # if so many weights are above 0
+    return np.maximum(v - shifts[np.flatnonzero(falling > shifts)[-1]], 0.0)
+
+
 def share_of_progress(gramian: ArrayLike, tau: float) -> Array:
     """Weights of the vector closest to the first gradient that gives each other one its share.
 

@@ -40,6 +40,8 @@ OPTIONS = {
     "pareto_mtl": {"preferences": torch.eye(K) + 0.2, "index": 2},
     "db_mtl": {"sigma": 0.5},
     "pcd": {"tau": 0.5, "beta": 0.5},
+    "moco": {"beta": 0.5, "gamma": 0.02, "rho": 0.1},
+    "excess_mtl": {"lr": 0.5, "warm_up": 2},
 }
 VARIANTS = {
     **{name: (name, {}) for name in NAMES},

@@ -23,6 +23,110 @@ def matrices(n_tasks, columns, count, seed=0, spread=1.0):
     return torch.as_tensor(common + spread * rng.normal(size=(count, n_tasks, columns)))
 
 
+# ---- excess_mtl ----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("warm_up", [1, 4])
+@pytest.mark.parametrize("n_tasks", [2, 5])
+def test_excess_mtl_is_that_of_torchjd_call_by_call(n_tasks, warm_up):
+    """Its weights sum to 1, ours to K."""
+    ours = make_weighting("excess_mtl", n_tasks, lr=0.3, warm_up=warm_up)
+    theirs = aggregation.ExcessMTLWeighting(0.3, warm_up)
+    for jacobian in matrices(n_tasks, 9, 8):
+        update, weights = ours.merge(jacobian, torch.ones(n_tasks))
+        torch.testing.assert_close(weights, n_tasks * theirs(jacobian), rtol=1e-12, atol=0)
+        torch.testing.assert_close(update, weights @ jacobian)
+    assert weights.max() > 1.01
+
+
+def test_excess_mtl_does_not_follow_a_loss_that_noise_keeps_high():
+    """Two regressions of one kind, the second with noise of variance 25 in its labels: its loss
+    stays 25 times as large. A task that started with twice the way to go keeps its weight."""
+    own = torch.Generator().manual_seed(0)
+    x = torch.randn(400, 3, generator=own)
+    clean = x @ torch.tensor([1.0, -1.0, 0.5])
+    targets = [clean, clean + 5.0 * torch.randn(400, generator=own)]
+    theta = torch.zeros(3, requires_grad=True)
+    rule = make_weighting("excess_mtl", 2, lr=0.05)
+    for _ in range(200):
+        theta.grad = None
+        losses = torch.stack([(x @ theta - y).square().mean() for y in targets])
+        weights = rule.backward(losses, shared=[theta])
+        with torch.no_grad():
+            theta -= 0.05 * theta.grad
+    assert losses[1] > 10 * losses[0]
+    assert 0.5 < weights[1] / weights[0] < 2
+
+
+def test_excess_mtl_keeps_its_weights_when_a_loss_is_scaled():
+    plain, scaled = (make_weighting("excess_mtl", 3, lr=0.3, eps=0.0) for _ in range(2))
+    for jacobian in matrices(3, 6, 5):
+        other = jacobian * torch.tensor([[1.0], [100.0], [0.01]])
+        wanted = plain.merge(jacobian, torch.ones(3))[1]
+        torch.testing.assert_close(scaled.merge(other, torch.ones(3))[1], wanted)
+
+
+# ---- moco ----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("n_tasks", "columns"), [(2, 5), (4, 9)])
+def test_moco_with_constant_gradients_ends_at_the_mgda_point(n_tasks, columns):
+    jacobian = matrices(n_tasks, columns, 1)[0]
+    rule = make_weighting("moco", n_tasks, beta=0.5, gamma=0.1, decay=0.25)
+    for _ in range(4000):
+        update, weights = rule.merge(jacobian, torch.ones(n_tasks))
+    wanted = make_weighting("mgda", n_tasks).coefficients(jacobian @ jacobian.T)
+    torch.testing.assert_close(rule.shares, wanted, rtol=0, atol=1e-5)
+    torch.testing.assert_close(update, wanted @ jacobian, rtol=0, atol=1e-4)
+    torch.testing.assert_close(weights, wanted * 0.5 / 4000**0.25, rtol=0, atol=1e-5)
+
+
+def test_moco_by_hand():
+    """y = g / 2; slope = y y' (1/2, 1/2) = (1/2, 1/8); shares (1/2 - .05, 1/2 - .0125) + .03125."""
+    rule = make_weighting("moco", 2, beta=0.5, gamma=0.1)
+    jacobian = torch.tensor([[2.0, 0.0], [0.0, 1.0]])
+    update, weights = rule.merge(jacobian, torch.ones(2))
+    shares = torch.tensor([0.48125, 0.51875])
+    torch.testing.assert_close(rule.shares, shares)
+    torch.testing.assert_close(update, shares * torch.tensor([1.0, 0.5]))
+    torch.testing.assert_close(weights, shares / 2)
+    rule.merge(torch.zeros(2, 2), torch.ones(2))  # b = 0.5 / sqrt(2)
+    tracked = (1 - 0.5 / 2**0.5) * jacobian / 2
+    torch.testing.assert_close(rule.tracked, tracked)
+    # c = 0.1 / sqrt(2); slope = |y_k|^2 shares_k
+    moved = shares - 0.1 / 2**0.5 * tracked.square().sum(1) * shares
+    torch.testing.assert_close(rule.shares, moved + (1 - moved.sum()) / 2)
+
+
+def test_moco_of_one_call_keeps_rho_near_equal_shares():
+    jacobian = torch.tensor([[4.0, 0.0], [0.0, 1.0]])
+    for rho, low in ((0.0, 0.05), (1000.0, 0.48)):
+        rule = make_weighting("moco", 2, beta=1.0, gamma=0.001, decay=0.0, rho=rho)
+        for _ in range(5000):
+            rule.merge(jacobian, torch.ones(2))
+        assert rule.shares[0] > low
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "message"),
+    [
+        ("moco", {"beta": 0.0}, r"^beta: expected a number in \(0, 1\]"),
+        ("moco", {"gamma": 0.0}, r"^gamma: expected a number in \(0, inf\)"),
+        ("moco", {"decay": -1.0}, r"^decay: expected a number in \[0, inf\)"),
+        ("moco", {"rho": -1.0}, r"^rho: expected a number in \[0, inf\)"),
+        ("moco", {"every": 2}, r"^every: "),
+        ("moco", {"gramian": "last_layer"}, r"^gramian: "),
+        ("excess_mtl", {"lr": 0.0}, r"^lr: expected a number in \(0, inf\)"),
+        ("excess_mtl", {"warm_up": 0}, r"^warm_up: expected an integer of at least 1"),
+        ("excess_mtl", {"eps": -1.0}, r"^eps: expected a number in \[0, inf\)"),
+        ("cr_mogm", {"alpha": 1.0}, r"^alpha: expected a number in \[0, 1\)"),
+    ],
+)
+def test_options_are_checked(name, options, message):
+    with pytest.raises((ValueError, TypeError), match=message):
+        make_weighting(name, 2, **options)
+
+
 # ---- cr_mogm -------------------------------------------------------------------------------------
 
 WRAPPED = {

@@ -396,7 +396,8 @@ class Weighting(Stateful):
 
         Only needed where a copy of the state is made beforehand and has to fit: loading with
         `torch.distributed.checkpoint`, an average of the weights begun before the first step. Only
-        `db_mtl` has such a tensor, its average of the gradients, [K, P].
+        rules that keep as many numbers as K gradients have such a tensor, [K, P]: `db_mtl`, `moco`,
+        `excess_mtl`.
 
         Args:
             shared: the shared parameters, as `backward` will be given them.

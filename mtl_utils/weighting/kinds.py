@@ -10,18 +10,20 @@ GradientWeighting       combines the task gradients of the shared parameters
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Self
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from mtl_utils import solvers
+from mtl_utils import gradients, solvers
 from mtl_utils.engine import landing
 from mtl_utils.solvers import Array
 from mtl_utils.weighting.base import Weighting
 from mtl_utils.weighting.batch import Batch, Found
 from mtl_utils.weighting.checks import all_finite, refuse_tasks
+from mtl_utils.weighting.state import at_least_single
 
 
 class LossWeighting(Weighting):
@@ -169,13 +171,38 @@ class GramianWeighting(GradientWeighting):
 
 
 class CoordinateWeighting(GradientWeighting):
-    """Rules that need the task gradients themselves, not only their inner products."""
+    """Rules that need the task gradients themselves, not only their inner products.
+
+    Attributes:
+        kept: name of a buffer that holds as many numbers as K gradients, [K, P]; "" for none.
+            Before the first call it is [K, 0], as P is not known.
+    """
 
     engine_options: tuple[str, ...] = ()
+    kept = ""
 
     def merge(self, jacobian: Tensor, losses: Tensor) -> tuple[Tensor, Tensor]:
         """The update of the shared parameters [P] and weights [K], from J [K, P] and losses [K]."""
         raise NotImplementedError
+
+    def prepare(self, shared: Iterable[Tensor]) -> Self:
+        parameters = gradients.check_shared(shared)
+        if self.kept:
+            size = sum(parameter.numel() for parameter in parameters)
+            self._buffers[self.kept] = at_least_single(parameters[0].new_zeros(self.n_tasks, size))
+        return self
+
+    def _make_room(self, saved: dict[str, Tensor]) -> None:
+        if self.kept in saved:
+            there, own = saved[self.kept], self._buffers[self.kept]
+            assert own is not None
+            self._buffers[self.kept] = there.new_zeros(there.shape, device=own.device)
+
+    def _kept_as(self, jacobian: Tensor) -> Tensor:
+        """The numbers kept, as the Jacobian [K, P] is; zeros before the first call."""
+        own = self._buffers[self.kept]
+        assert own is not None
+        return own.to(jacobian) if own.shape[1] else torch.zeros_like(jacobian)
 
     def _head_weights(self, losses: Tensor) -> Tensor | None:
         return None
