@@ -19,6 +19,7 @@ from tests.rules import (
     Problem,
     float64,  # noqa: F401
     make,
+    on_one_batch,
     same_state,
     saved_and_loaded,
     step,
@@ -72,7 +73,7 @@ def build(variant, present):
             options[option] = [value[k] for k in tasks]
     if name in RANDOM_RULES:
         options["generator"] = torch.Generator().manual_seed(3)
-    return make_weighting(name, len(tasks), **options)
+    return on_one_batch(make_weighting(name, len(tasks), **options))
 
 
 def part_of(state, name, present):

@@ -20,6 +20,7 @@ from tests.rules import (
     GRAMIAN_RULES,
     RANDOM_RULES,
     float64,  # noqa: F401
+    on_one_batch,
     same_state,
     saved_and_loaded,
 )
@@ -36,7 +37,7 @@ def make(name, n_tasks, **options):
         options = {"generator": torch.Generator().manual_seed(0), **options}
     if name == "pcd":  # in units of the squared gradients
         options = {"eps": 0.0, **options}
-    return make_weighting(name, n_tasks, **options)
+    return on_one_batch(make_weighting(name, n_tasks, **options))
 
 
 def coefficients(name, rows, **options):

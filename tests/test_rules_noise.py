@@ -107,9 +107,88 @@ def test_moco_of_one_call_keeps_rho_near_equal_shares():
         assert rule.shares[0] > low
 
 
+# ---- modo and sdmgrad: independent batches -------------------------------------------------------
+
+TWO_BATCHES = {
+    "modo": lambda: aggregation.MoDoWeighting(gamma=0.05, rho=0.2),
+    "sdmgrad": lambda: aggregation.SDMGradWeighting(lr=0.7, momentum=0.4, n_iter=15, lambda_=0.5),
+}
+THEIR_OPTIONS = {
+    "modo": {"gamma": 0.05, "rho": 0.2},
+    "sdmgrad": {"lr": 0.7, "momentum": 0.4, "rounds": 15, "lam": 0.5},
+}
+
+
+@pytest.mark.parametrize("name", TWO_BATCHES)
+@pytest.mark.parametrize("n_tasks", [2, 5])
+def test_coefficients_are_those_of_torchjd_call_by_call(name, n_tasks):
+    ours, theirs = make_weighting(name, n_tasks, **THEIR_OPTIONS[name]), TWO_BATCHES[name]()
+    first, second = matrices(n_tasks, 9, 12).split(6)
+    for one, two in zip(first, second, strict=True):
+        found = ours.coefficients(one @ two.T)
+        torch.testing.assert_close(found, theirs(one @ two.T), rtol=0, atol=1e-8)
+    assert (found - 1 / n_tasks).abs().max() > 0.01
+
+
+@pytest.mark.parametrize("name", ["modo", "sdmgrad"])
+def test_with_the_true_gramian_they_end_at_the_mgda_point(name):
+    jacobian = matrices(4, 9, 1)[0]
+    options = {"modo": {"gamma": 0.02, "rho": 0.0}, "sdmgrad": {"lam": 0.0}}[name]
+    rule = make_weighting(name, 4, **options)
+    for _ in range(3000):
+        alpha = rule.coefficients(jacobian @ jacobian.T)
+    wanted = make_weighting("mgda", 4).coefficients(jacobian @ jacobian.T)
+    torch.testing.assert_close(alpha, wanted, rtol=0, atol=1e-6)
+
+
+def test_sdmgrad_with_much_pull_is_the_mean_gradient():
+    jacobian = matrices(4, 9, 1)[0]
+    alpha = make_weighting("sdmgrad", 4, lam=1e6).coefficients(jacobian @ jacobian.T)
+    torch.testing.assert_close(alpha, torch.full((4,), 0.25), rtol=0, atol=1e-5)
+
+
+def test_sdmgrad_settles_where_the_rate_of_public_code_does_not():
+    """|d|^2 beside its least value, 20 tasks, median over 20 sets of gradients, fifth call."""
+
+    def excess(lr, seed):
+        rng = np.random.default_rng(seed)
+        scales = 10 ** rng.uniform(-0.5, 0.5, size=(20, 1))
+        rows = rng.normal(size=(20, 50)) * scales + 0.5 * rng.normal(size=50)
+        gramian = torch.as_tensor(rows @ rows.T)
+        rule = make_weighting("sdmgrad", 20, lam=0.0, lr=lr)
+        for _ in range(5):
+            alpha = rule.coefficients(gramian)
+        least = make_weighting("mgda", 20).coefficients(gramian)
+        return ((alpha @ gramian @ alpha) / (least @ gramian @ least)).item()
+
+    settled, public = (np.median([excess(lr, seed) for seed in range(20)]) for lr in (0.5, 5.0))
+    assert settled < 1.001 and public > 3
+
+
+def test_two_batches_give_the_gramian_without_the_noise():
+    """E J_1 J_2' is the Gramian of the expected gradients; E J_1 J_1' has their variances too."""
+    noise = torch.tensor([[0.1], [3.0]])
+    own = torch.Generator().manual_seed(0)
+    true = torch.tensor([[1.0, 0.0, 0.5], [0.5, 1.0, 0.0]])
+    first, second = (true + noise * torch.randn(20000, 2, 3, generator=own) for _ in range(2))
+    one, two = (first @ b.transpose(1, 2) for b in (first, second))
+    error = (two.mean(0) - true @ true.T) / (two.std(0) / 20000**0.5)
+    assert error.abs().max() < 4
+    one = one.mean(0)
+    assert one[1, 1].item() == pytest.approx(1.25 + 3 * 9, rel=0.05)
+
+
 @pytest.mark.parametrize(
     ("name", "options", "message"),
     [
+        ("modo", {"gamma": 0.0}, r"^gamma: expected a number in \(0, inf\)"),
+        ("modo", {"rho": -1.0}, r"^rho: expected a number in \[0, inf\)"),
+        ("modo", {"every": 2}, r"^every: "),
+        ("modo", {"gramian": "representation"}, r"^gramian: "),
+        ("sdmgrad", {"lam": -1.0}, r"^lam: expected a number in \[0, inf\)"),
+        ("sdmgrad", {"lr": 0.0}, r"^lr: expected a number in \(0, inf\)"),
+        ("sdmgrad", {"momentum": 1.0}, r"^momentum: expected a number in \[0, 1\)"),
+        ("sdmgrad", {"rounds": 0}, r"^rounds: expected an integer of at least 1"),
         ("moco", {"beta": 0.0}, r"^beta: expected a number in \(0, 1\]"),
         ("moco", {"gamma": 0.0}, r"^gamma: expected a number in \(0, inf\)"),
         ("moco", {"decay": -1.0}, r"^decay: expected a number in \[0, inf\)"),

@@ -169,6 +169,8 @@ class Weighting(Stateful):
         needs_nonnegative: True for rules that refuse losses below 0.
         observes: names of the quantities that `observe` must be given, see `OBSERVABLE`.
         engine_options: which options of `use` the rule has.
+        batches: how many independent batches a step takes, B; so many calls of `backward`, or a
+            multiple of it, are one step, see `accumulate` of `use`.
         plan: in words, how the last call of `backward` found the gradients.
     """
 
@@ -181,6 +183,7 @@ class Weighting(Stateful):
     gramian = "exact"
     every = 1
     method = "auto"
+    batches = 1
     accumulate = 1
     plan: str | None = None
     _mean: Mean | None = None
@@ -272,8 +275,11 @@ class Weighting(Stateful):
         weights = torch.zeros_like(losses)
         if self.accumulate > 1:
             if self._held is None:
-                self._held = Accumulated(shared, self.n_tasks, scale or 1.0, self._mean)
-            self._held.add(losses, here.tolist())
+                each = self.accumulate // self.batches
+                self._held = Accumulated(
+                    shared, self.n_tasks, scale or 1.0, self._mean, self.batches, each
+                )
+            self._held.add(losses, here.tolist(), retain_graph)
             if self._held.calls < self.accumulate:
                 return weights
         held, self._held = self._held, None
@@ -350,7 +356,7 @@ class Weighting(Stateful):
         every: int = 1,
         method: str = "auto",
         group: Any = None,
-        accumulate: int = 1,
+        accumulate: int | None = None,
     ) -> Weighting:
         """Choose how gradients are found; returns the rule itself. What is not named is default.
 
@@ -372,7 +378,9 @@ class Weighting(Stateful):
             accumulate: so many calls of `backward`, micro-batches of equally many rows, count as
                 one batch: nothing lands before the last, and then what the whole batch gives. Do
                 not divide the losses. Until then K gradients of what all tasks share, and one of
-                each head, are kept.
+                each head, are kept. Default is 1; rules that take B independent batches have B, the
+                default, or a multiple: the first of the calls are then the first batch, and so on.
+                Where a task is absent from one of these batches, it is absent from the step.
 
         Raises:
             TypeError: an option that the rule does not have, see `engine_options`.
@@ -384,7 +392,14 @@ class Weighting(Stateful):
         self.gramian = check_choice("gramian", gramian, ("exact", "representation", "last_layer"))
         self.every = check_count("every", every)
         self.method = check_choice("method", method, gradients.METHODS)
-        self.accumulate = check_count("accumulate", accumulate)
+        self.accumulate = self.batches if accumulate is None else accumulate
+        check_count("accumulate", self.accumulate)
+        if self.accumulate % self.batches:
+            raise ValueError(
+                f"accumulate: {self.name} takes {self.batches} independent batches a step, each "
+                f"handed over by a backward() of its own; expected {self.batches} or a multiple, "
+                f"got {accumulate}"
+            )
         self._held = None
         self._mean = None if group is None else Mean(group)
         if self._mean is not None and self.generator is not None:

@@ -9,6 +9,7 @@ from mtl_utils import solvers
 from mtl_utils.weighting.base import register
 from mtl_utils.weighting.checks import check_number
 from mtl_utils.weighting.kinds import CoordinateWeighting
+from mtl_utils.weighting.shares import closed, opened
 
 
 @register(
@@ -85,9 +86,9 @@ class MoCo(CoordinateWeighting):
         b, c = self.beta / fall, self.gamma / fall.max()
         before = self._kept_as(jacobian)
         y = before + b[:, None] * (jacobian - before)
-        shares = self.shares.to(y)
+        shares = torch.as_tensor(opened(self.shares)).to(y)
         slope = y @ (shares @ y) + self.rho * shares
-        projected = solvers.onto_simplex((shares - c * slope).double().cpu().numpy())
-        self.tracked, shares = y, torch.as_tensor(projected).to(y)
-        self.shares = shares.to(self.shares)
+        found = solvers.onto_simplex((shares - c * slope).double().cpu().numpy())
+        self.tracked, self.shares = y, closed(found, self.shares)
+        shares = torch.as_tensor(found).to(y)
         return shares @ y, (b * shares).to(losses)
