@@ -406,6 +406,16 @@ class Weighting(Stateful):
             self.generator.set_state(self._mean.first(self.generator.get_state()))
         return self
 
+    @property
+    def waits(self) -> bool:
+        """Whether calls of `backward` have been held back since the last step, see `accumulate`."""
+        return self._held is not None
+
+    def drop_held(self) -> None:
+        """Forget the calls of `backward` that are held back for a step. (They are not in the state
+        dict.)"""
+        self._held = None
+
     def prepare(self, shared: Iterable[Tensor]) -> Weighting:
         """Give every tensor of the state its shape before the first call; returns the rule itself.
 
