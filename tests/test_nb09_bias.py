@@ -3,7 +3,8 @@
 import pytest
 import torch
 
-from experiments.nb09_bias import RULES, bias, contender, frozen, losses_of
+from experiments.nb09_bias import RULES, SEEDS, SIZES, bias, contender, frozen, losses_of
+from mtl_utils import records
 from mtl_utils.gradients import jacobian
 from mtl_utils.weighting import make_weighting
 from tests.rules import float64  # noqa: F401
@@ -33,3 +34,18 @@ def test_one_batch_leads_away_from_the_noisy_task_and_tracking_and_two_batches_l
     for rule in ("moco", "modo"):
         assert abs(found[rule]["clean"] - exact) < 0.5 * (found["mgda"]["clean"] - exact)
         assert found[rule]["off"] < 0.5 * found["mgda"]["off"]
+
+
+def test_the_record_says_so_at_every_size_of_batches():
+    table = records.read("09_bias")
+    assert len(table) == len(RULES) * len(SIZES) * len(SEEDS) and table["failure"].isna().all()
+    table["bias"] = table["clean"] - table["exact"]
+    mean = table.groupby(["size", "rule"])[["bias", "off"]].mean()
+    for size in SIZES:
+        one = mean.loc[size, "mgda"]
+        assert one["bias"] > 0.2
+        for rule in ("moco", "modo", "sdmgrad"):
+            assert abs(mean.loc[(size, rule), "bias"]) < one["bias"] / 2
+            assert mean.loc[(size, rule), "off"] < 0.6 * one["off"]
+        # an average of biased weights is as biased; only their spread is less
+        assert mean.loc[(size, "cr_mogm"), "bias"] == pytest.approx(one["bias"], abs=0.01)
