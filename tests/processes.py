@@ -106,7 +106,7 @@ def train(name: str, case: str, rank: int = 0, world: int = 1) -> Tensor:
                         for loss, p in zip(losses, present, strict=True)
                     ]
                 )
-            if i < parts - 1 and world > 1:
+            if i < parts - 1 and isinstance(network, DistributedDataParallel):
                 with network.no_sync():
                     rule.backward(losses, shared=model.trunk.parameters(), present=present)
             else:

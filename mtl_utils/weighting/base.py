@@ -373,7 +373,8 @@ class Weighting(Stateful):
                 on all their rows together, if each has equally many, and draws the same on all.
                 Beside the one gradient that the reducer sends, rules on losses send 2 K numbers a
                 step, rules on gradients also K gradients of the shared parameters ("last_layer" and
-                GradNorm: of the last layer, "representation": K x K numbers). A network sharded by
+                GradNorm: of the last layer, "representation": K x K numbers; rules that take
+                independent batches: 3 K gradients). A network sharded by
                 FSDP2 goes with rules on losses; rules on gradients refuse it.
             accumulate: so many calls of `backward`, micro-batches of equally many rows, count as
                 one batch: nothing lands before the last, and then what the whole batch gives. Do
