@@ -150,8 +150,9 @@ def train_many(
                 for key, values in seen.items():
                     means[key] = means[key] + values / n_steps
             share = (epoch * n_steps + step) / (epochs * n_steps)
-            for group, rate in zip(optim.param_groups, base_rates, strict=True):
-                group["lr"] = rate * SCHEDULES[schedule](share)
+            if schedule != "constant":  # else the optimiser may have a schedule of its own
+                for group, rate in zip(optim.param_groups, base_rates, strict=True):
+                    group["lr"] = rate * SCHEDULES[schedule](share)
             found, weights = network.fill(losses, batch, rules)
             optim.step()
             if "losses_after_step" in rules.observes:
@@ -351,7 +352,8 @@ class _Network:
         parameters = list(self.parameters.values())
         gradients = torch.autograd.grad(losses, parameters, weights, allow_unused=True)
         for parameter, gradient in zip(parameters, gradients, strict=True):
-            parameter.grad = gradient
+            # fused optimisers step wrongly, without a word, on gradients of another layout
+            parameter.grad = None if gradient is None else gradient.contiguous()
         return values, weights
 
     def _fill_by_task(self, losses: Tensor, rules: Rules) -> Tensor:
@@ -360,12 +362,13 @@ class _Network:
         updates, heads, weights = rules.combine(losses.detach(), jacobian, shapes)
         sizes = [math.prod(shape) for shape in shapes]
         for parameter, part in zip(self.trunk, updates.split(sizes, 1), strict=True):
-            parameter.grad = part.reshape(parameter.shape)
+            parameter.grad = part.reshape(parameter.shape).contiguous()
         for parameter, gradients in zip(self.rest, by_task, strict=True):
             parameter.grad = None
             for k, gradient in enumerate(gradients):
                 if gradient is not None:
-                    weighted = heads[:, k].reshape(-1, *[1] * (gradient.dim() - 1)) * gradient
+                    factor = heads[:, k].reshape(-1, *[1] * (gradient.dim() - 1))
+                    weighted = (factor * gradient).contiguous()
                     parameter.grad = (
                         weighted if parameter.grad is None else parameter.grad + weighted
                     )

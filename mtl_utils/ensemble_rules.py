@@ -308,7 +308,7 @@ class _Together:
         objective = self.objective(self.parameters, self.buffers, leaf).sum()
         weights, *gradients = torch.autograd.grad(objective, [leaf, *self.parameters.values()])
         for parameter, gradient in zip(self.parameters.values(), gradients, strict=True):
-            parameter.grad = gradient
+            parameter.grad = gradient.contiguous()
         if self.rescale is not None:
             weights = self.rescale(weights)
         if self.example.name in CONSTANT:

@@ -47,6 +47,42 @@ def multi_label_metrics(
     }
 
 
+def delta_m(values: ArrayLike, baseline: ArrayLike, higher: ArrayLike) -> float:
+    """Mean relative gain over a baseline, in percent: above 0 the values are better.
+
+        delta_m = 100 / K * sum of s_k (M_k - B_k) / B_k,    s_k = 1 where higher is better, else -1
+
+    Args:
+        values: M, what the multi-task model reaches, one metric for each task, [K].
+        baseline: B, what single-task models of the same budget reach, [K], above 0.
+        higher: for which tasks a higher value is better, booleans, [K].
+
+    Raises:
+        ValueError: shapes that differ, numbers that are not finite, or a baseline of 0 or less,
+            where a relative gain means nothing.
+
+    Source: Maninis, Radosavovic, Kokkinos, CVPR 2019, arXiv 1904.08918. The papers and code of
+    Nash-MTL and FAMO print the opposite sign, so that lower is better there. A task with several
+    metrics counts once: take the mean of its terms first.
+
+    >>> round(delta_m([0.88, 3.0], [0.80, 2.5], [True, False]), 3)  # +10 % and -20 %
+    -5.0
+    """
+    reached, single = np.asarray(values, dtype=float), np.asarray(baseline, dtype=float)
+    up = np.asarray(higher)
+    if reached.ndim != 1 or not reached.shape == single.shape == up.shape or up.dtype != bool:
+        raise ValueError(
+            "values, baseline, higher: expected K numbers, K numbers and K booleans, got shapes "
+            f"{reached.shape}, {single.shape} and {up.shape} of {up.dtype}"
+        )
+    if not (np.isfinite(reached).all() and np.isfinite(single).all() and (single > 0).all()):
+        raise ValueError(
+            f"values, baseline: expected finite numbers and a baseline above 0, got {values!r} "
+            f"and {baseline!r}"
+        )
+    return float(100 * (np.where(up, 1, -1) * (reached - single) / single).mean())
+
+
 def hypervolume(points: ArrayLike, reference: ArrayLike) -> float:
     """Area that a set of trade-offs between two losses dominates; higher is better.
 

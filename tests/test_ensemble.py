@@ -170,3 +170,40 @@ def test_predict_tells_shared_inputs_by_their_dimensions():
     two_points = torch.tensor([[0.0], [1.0]])  # as many as members
     assert trained.predict(two_points)[0].shape == (2, 2, 1)
     assert trained.predict(rows[0])[0].shape == (2, 30, 1)
+
+
+@pytest.mark.parametrize("fused", [False, True])
+def test_an_optimizer_keeps_its_own_schedule_and_fused_steps_are_the_same(fused):
+    """Fused Adam steps wrongly on gradients of another memory layout than the parameter's."""
+    x = torch.randn(2, 12, 3, dtype=torch.float64)
+    y = x.sum(-1, keepdim=True)
+    rates = []
+
+    def optimizer(parameters):
+        adam = torch.optim.Adam(list(parameters.values()), lr=0.1, fused=fused)
+        decay = torch.optim.lr_scheduler.ExponentialLR(adam, 0.5)
+        adam.register_step_post_hook(lambda *_: decay.step())
+        rates.append(adam.param_groups[0])
+        return adam
+
+    def make():
+        return HardSharing(nn.Linear(3, 4), [nn.Linear(4, 1)]).double(), make_weighting("equal", 1)
+
+    def mse(model, x, y):
+        return (model(x)[0] - y).square().mean()[None]
+
+    found = train_many(make, mse, [x, y], [0, 1], 3, 6, optimizer, own_data=True, progress=False)
+    assert rates[0]["lr"] == pytest.approx(0.1 * 0.5**6)
+    for member, seed in enumerate([0, 1]):
+        torch.manual_seed(seed)
+        model, _ = make()
+        adam = torch.optim.Adam(model.parameters(), lr=0.1)
+        decay = torch.optim.lr_scheduler.ExponentialLR(adam, 0.5)
+        for _ in range(3):
+            for rows in (slice(0, 6), slice(6, 12)):
+                adam.zero_grad()
+                mse(model, x[member, rows], y[member, rows]).sum().backward()
+                adam.step()
+                decay.step()
+        for name, value in model.named_parameters():
+            torch.testing.assert_close(found.parameters[f"model.{name}"][member], value.detach())

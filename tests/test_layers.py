@@ -30,7 +30,7 @@ LAYERS = {
     "weighting": BASE | {"weighting"},
     "datasets": {"datasets"},
     "models": BASE,
-    "plots": {"catalogue", "home"},
+    "plots": {"plots", "catalogue", "home", "intervals", "showing", "weighting"},
     "exercises": {"exercises", "solvers"},
     "training": BASE | {"weighting", "models", "metrics"},
 }

@@ -1,11 +1,14 @@
 """Metrics against counting by hand."""
 
+import doctest
+
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mtl_utils.metrics import hypervolume, multi_label_metrics, one_error
+from mtl_utils import metrics
+from mtl_utils.metrics import delta_m, hypervolume, multi_label_metrics, one_error
 
 
 def by_counting(scores, labels, threshold):
@@ -86,3 +89,47 @@ def test_hypervolume_refuses_bad_input():
         hypervolume([[1, 2]], (1, 1, 1))
     with pytest.raises(ValueError, match="expected finite numbers"):
         hypervolume([[np.nan, 2]], (1, 1))
+
+
+# A published table (Cityscapes, two tasks with two metrics each; baseline, then methods with the
+# delta_m that they print, in the opposite sign), from the repository of LDC-MTL.
+CITYSCAPES = ([74.01, 93.16, 0.0125, 27.77], [True, True, False, False])
+PUBLISHED = [
+    ([75.18, 93.49, 0.0155, 46.77], 22.60),
+    ([70.95, 91.73, 0.0161, 33.83], 14.11),
+    ([72.02, 92.85, 0.0140, 30.13], 5.89),
+    ([68.84, 91.54, 0.0309, 33.50], 44.14),
+    ([74.53, 93.42, 0.0128, 26.79], -0.57),
+]
+
+
+@pytest.mark.parametrize(("values", "printed"), PUBLISHED)
+def test_delta_m_of_a_published_table(values, printed):
+    """To a tenth of a point, which is what the three digits of 0.0125 leave open."""
+    assert delta_m(values, *CITYSCAPES) == pytest.approx(-printed, abs=0.1)
+
+
+def test_delta_m_by_hand():
+    assert delta_m([0.88, 3.0], [0.80, 2.5], [True, False]) == pytest.approx((10 - 20) / 2)
+    assert delta_m([2.0], [2.0], np.array([False])) == 0
+    turned = delta_m([0.88, 3.0], [0.80, 2.5], [False, True])
+    assert turned == pytest.approx(5)
+
+
+@pytest.mark.parametrize(
+    ("values", "baseline", "higher", "message"),
+    [
+        ([1.0], [1.0, 2.0], [True], "expected K numbers, K numbers and K booleans"),
+        ([1.0], [1.0], [1], "expected K numbers, K numbers and K booleans"),
+        ([1.0], [0.0], [True], "a baseline above 0"),
+        ([1.0], [-1.0], [True], "a baseline above 0"),
+        ([np.nan], [1.0], [True], "expected finite numbers"),
+    ],
+)
+def test_delta_m_refuses(values, baseline, higher, message):
+    with pytest.raises(ValueError, match=message):
+        delta_m(values, baseline, higher)
+
+
+def test_examples():
+    assert doctest.testmod(metrics).failed == 0

@@ -1,6 +1,7 @@
 """What a backward pass does besides gradients, and what is refused."""
 
 import gc
+import shutil
 from unittest import mock
 
 import pytest
@@ -284,3 +285,26 @@ penalty_on_shared_parameters_in_one_loss""".split()
 def test_heads_are_passed_once(name):
     model = SITUATIONS[name]()
     assert step(model, "mgda")[1].plan.startswith("each head once")
+
+
+@pytest.mark.skipif(not shutil.which("g++"), reason="torch.compile needs a C++ compiler")
+def test_a_trunk_from_the_compiler_is_right_with_its_buffers_kept():
+    """The rest of the zoo does without the compiler's last step, which takes some seconds."""
+    torch.manual_seed(0)
+    trunk, heads, x = mlp(4, 8, 6, last=True).double(), linears(6), numbers(5, 4)
+    shared = list(trunk.parameters())
+    losses = torch.stack(errors(head(trunk(x)) for head in heads))
+    wanted = task_gradients(losses, shared, retain_graph=True).jacobian
+    losses.sum().backward()
+    plain_gradient = [p.grad for p in shared]
+    with config.patch(donated_buffer=False):
+        compiled = torch.compile(trunk)
+        for ask in ("gramian", "jacobian"):
+            for p in shared:
+                p.grad = None
+            losses = torch.stack(errors(head(compiled(x)) for head in heads))
+            task = task_gradients(losses, shared)
+            found = task.gramian() if ask == "gramian" else task.jacobian
+            torch.testing.assert_close(found, wanted @ wanted.T if ask == "gramian" else wanted)
+            task.fill(torch.ones(3))
+            torch.testing.assert_close([p.grad for p in shared], plain_gradient)

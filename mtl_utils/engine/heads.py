@@ -38,6 +38,8 @@ def at_gates(
     Returns:
         scale dL_k at each gate, and scale sum_k head_weights[k] dL_k in each leaf.
     """
+    if not leaves:
+        head_weights = [1.0] * len(graph.roots)
     partials: Partials = defaultdict(lambda: [None] * len(graph.roots))
 
     def record(gates: list[Gate]) -> Callable:

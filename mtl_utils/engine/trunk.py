@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -9,11 +10,12 @@ import torch
 from torch import Tensor
 from torch.autograd.graph import GradientEdge
 
-from mtl_utils.engine.graph import Graph
+from mtl_utils.engine.graph import LEAF, Graph
 from mtl_utils.engine.heads import Partials
 from mtl_utils.engine.rows import Block
 
 SLOW_IN_ONE_PASS = {"ConvolutionBackward0", "EmbeddingBagBackward0"}
+LARGE = 40_000  # numbers; measured on CPUs with 2 MiB of cache each, see benchmarks/step_cost.py
 
 
 def vectorises(graph: Graph, partials: Partials) -> bool:
@@ -26,7 +28,25 @@ def vectorises(graph: Graph, partials: Partials) -> bool:
             return False
         if kind == "EmbeddingBackward0" and node._saved_sparse:
             return False
-    return True
+    return _is_small(graph)
+
+
+def _is_small(graph: Graph) -> bool:
+    """Whether K gradients of a typical activation stay near the processor.
+
+    One pass instead of K saves calls, and reads each weight once instead of K times; but K times as
+    many numbers pass from node to node, and large ones fall out of the cache on the way. On a GPU
+    calls are what counts.
+    """
+    if graph.losses.device.type != "cpu":
+        return True
+    nodes = [node for node in graph.nodes if not isinstance(node, LEAF) and node._input_metadata]
+    if not nodes:
+        return True
+    activations = sum(math.prod(node._input_metadata[0].shape) for node in nodes)
+    weights = sum(parameter.numel() for parameter in graph.live)
+    saved = 1 - 1 / len(graph.roots)
+    return activations < saved * (LARGE * len(nodes) + weights)
 
 
 def at_once(graph: Graph, partials: Partials, targets: Sequence[Any], retain_graph: bool) -> list:
@@ -64,9 +84,9 @@ def one_by_one(
 ) -> list[Block | None]:
     """A pass for each task, through what this task reaches."""
     n_tasks = len(graph.roots)
-    blocks: list[Block | None] = [None] * len(targets)
+    rows: list[list[Tensor | None]] = [[None] * n_tasks for _ in targets]
     for k in range(n_tasks):
-        own = [(into, rows[k]) for into, rows in partials.items() if rows[k] is not None]
+        own = [(into, found[k]) for into, found in partials.items() if found[k] is not None]
         if not own:
             continue
         found = torch.autograd.grad(
@@ -76,24 +96,17 @@ def one_by_one(
             retain_graph=retain_graph or k < n_tasks - 1,
             allow_unused=True,
         )
-        for i, gradient in enumerate(found):
-            if gradient is not None:
-                blocks[i] = _put(blocks[i], k, gradient, n_tasks)
-    return blocks
+        for of_target, gradient in zip(rows, found, strict=True):
+            of_target[k] = gradient
+    return [_block(rows.pop(0)) for _ in targets]
 
 
-def _put(block: Block | None, k: int, gradient: Tensor, n_tasks: int) -> Block:
-    """Write row k."""
-    if block is None:
-        if gradient.layout != torch.strided:
-            rows: list[Tensor | None] = [None] * n_tasks
-            block = rows
-        else:
-            block = gradient.new_zeros(n_tasks, *gradient.shape)
-    if isinstance(block, list):
-        block[k] = gradient if gradient.is_sparse else gradient.to_sparse(1)
-        return block
-    if gradient.layout != torch.strided:
-        gradient = gradient.to_dense()
-    block[k] = gradient
-    return block
+def _block(rows: list[Tensor | None]) -> Block | None:
+    """K gradients of one target."""
+    found = [gradient for gradient in rows if gradient is not None]
+    if not found:
+        return None
+    if all(gradient.is_sparse for gradient in found):
+        return rows
+    zero = torch.zeros_like(found[0].to_dense())
+    return torch.stack([zero if g is None else g.to_dense() for g in rows])

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import textwrap
-from collections.abc import Sequence
 
 import matplotlib.pyplot as plt
 import pandas as pd
@@ -12,15 +11,12 @@ from matplotlib.axes import Axes
 from mtl_utils.plots.style import PALETTE, readable, tint
 
 
-def plot_method_map(
-    methods: pd.DataFrame, reads: dict[str, str], available: Sequence[str]
-) -> tuple[plt.Figure, Axes]:
-    """The methods of the course as boxes, in a column for what they read.
+def plot_method_map(methods: pd.DataFrame, reads: dict[str, str]) -> tuple[plt.Figure, Axes]:
+    """The methods of the course as boxes, in a column for what they read, with their notebook.
 
     Args:
         methods: what `mtl_utils.catalogue.methods_table` returns.
         reads: the columns and what each means, `mtl_utils.catalogue.READS`.
-        available: names of the methods drawn filled.
 
     Returns:
         figure, axes.
@@ -33,7 +29,6 @@ def plot_method_map(
         ax.text(column, 0.15, textwrap.fill(meaning, 20), ha="center", va="top", fontsize=8.5)
         rows = methods[methods["reads"] == key].sort_values("year", kind="stable")
         for row, method in enumerate(rows.itertuples()):
-            filled = method.name in available
             ax.text(
                 column,
                 -1.5 - 0.78 * row,
@@ -45,8 +40,7 @@ def plot_method_map(
                 bbox={
                     "boxstyle": "round,pad=0.35",
                     "edgecolor": dark,
-                    "linestyle": "-" if filled else ":",
-                    "facecolor": tint(color) if filled else "white",
+                    "facecolor": tint(color),
                 },
             )
     arrow = {"arrowstyle": "->", "color": "0.3"}
