@@ -298,6 +298,50 @@ def forest(table: pd.DataFrame, contender: str) -> pd.DataFrame:
     return mine[[*CELL, "label", *columns]].reset_index(drop=True)
 
 
+def differences(study: Study, runs: pd.DataFrame, against: str = "equal") -> pd.DataFrame:
+    """What `mtl_utils.plots.forest_plot` draws: each contender minus another one, by seed.
+
+    Args:
+        study: what was compared.
+        runs: its record.
+        against: name of the other one.
+
+    Returns:
+        a row for each cell, contender, seed and task: columns of `CELL`, contender, seed, task,
+        `difference` of the test metrics, and `percent`, that in per cent of the other's mean.
+    """
+    errors = results(study, runs)
+    where = [*CELL, "seed", "task"]
+    other = errors[errors["contender"] == against].drop(columns="contender")
+    pairs = errors[errors["contender"] != against].merge(other, on=where, suffixes=("", "_other"))
+    pairs["difference"] = pairs["error"] - pairs["error_other"]
+    means = pairs.groupby([*CELL, "contender", "task"])["error_other"].transform("mean")
+    pairs["percent"] = 100 * pairs["difference"] / means
+    return pairs[[*where[:4], "contender", "seed", "task", "difference", "percent"]]
+
+
+def overview(table: pd.DataFrame) -> pd.DataFrame:
+    """A table of `verdicts` for readers: a row a contender, a column a cell.
+
+    An entry is the difference in per cent of the other's error, its 95 % interval, and a star where
+    it is decided after Holm's correction.
+    """
+    columns = []
+    for row in table.itertuples():
+        name = f"{row.width} units, {row.epochs} epochs"
+        columns.append(name if table["data"].nunique() == 1 else f"{row.data}, {name}")
+    texts = []
+    for row in table.itertuples():
+        mean, low, high = (100 * v / row.other for v in (row.difference, row.low, row.high))
+        star = "" if row.verdict == "not decided" else " *"
+        texts.append(f"{mean:+.1f} [{low:+.1f}, {high:+.1f}]{star}")
+    long = pd.DataFrame({"contender": table["contender"], "cell": columns, "text": texts})
+    wide = long.pivot(index="contender", columns="cell", values="text")
+    return wide.loc[long["contender"].unique(), list(dict.fromkeys(columns))].rename_axis(
+        columns=None
+    )
+
+
 def agreement(table: pd.DataFrame) -> pd.DataFrame:
     """For each contender, data set and optimiser: does the verdict hold at every width and length?
 

@@ -313,6 +313,30 @@ def test_forest_and_agreement(runs):
     assert common[made.iloc[-1]["contender"]] == "depends on width or length"
 
 
+def test_differences_by_seed_have_the_means_of_the_verdicts(runs):
+    table = verdicts.verdicts(STUDY, runs)
+    by_seed = verdicts.differences(STUDY, runs)
+    keys = ["width", "epochs", "contender"]
+    means = by_seed.groupby(keys)["difference"].mean()
+    wanted = table.set_index(keys)["difference"]
+    np.testing.assert_allclose(means.loc[wanted.index], wanted, atol=1e-12)
+    one = by_seed[by_seed["task"] == 0].groupby(keys)["percent"].mean()
+    alone = verdicts.verdicts(STUDY, runs, task=0).set_index(keys)
+    share = 100 * alone["difference"] / alone["other"]
+    np.testing.assert_allclose(one.loc[share.index], share, atol=1e-9)
+
+
+def test_overview_has_a_row_for_each_contender(runs):
+    table = verdicts.verdicts(STUDY, runs)
+    shown = verdicts.overview(table)
+    assert list(shown.index) == list(table["contender"].unique())
+    assert next(iter(shown)) == "2 units, 2 epochs" and shown.shape == (7, 4)
+    row = table[(table["contender"] == "fixed") & (table["width"] == 4) & (table["epochs"] == 20)]
+    text = shown.loc["fixed", "4 units, 20 epochs"]
+    assert text.startswith(f"{100 * row['difference'].item() / row['other'].item():+.1f} [")
+    assert text.endswith("*") == (row["verdict"].item() != "not decided")
+
+
 def test_tasks_one_by_one_average_to_the_mean(runs):
     whole = verdicts.verdicts(STUDY, runs)["difference"]
     parts = [verdicts.verdicts(STUDY, runs, task=k)["difference"] for k in range(2)]
