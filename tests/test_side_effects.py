@@ -1,6 +1,7 @@
 """What a backward pass does besides gradients, and what is refused."""
 
 import gc
+import re
 import shutil
 from unittest import mock
 
@@ -223,6 +224,45 @@ def test_a_hook_out_of_sight_that_refuses_is_named_once():
     torch.testing.assert_close(jacobian(True), wanted)
 
 
+class Moody(torch.autograd.Function):
+    """The identity, whose backward pass reads a number if it is told to."""
+
+    reads = False
+
+    @staticmethod
+    def forward(ctx, x):
+        return x.clone()
+
+    @staticmethod
+    def backward(ctx, gradient):
+        return gradient * (gradient.norm().item() > 0) if Moody.reads else gradient
+
+
+def test_a_function_that_refuses_all_tasks_at_once_in_a_later_call(monkeypatch):
+    torch.manual_seed(0)
+    layer, heads, x, memo = nn.Linear(4, 6).double(), linears(6), numbers(5, 4), {}
+
+    def found():
+        z = Moody.apply(layer(x))
+        losses = torch.stack(errors(head(z) for head in heads))
+        task = task_gradients(losses, layer.parameters(), memo=memo)
+        return task.jacobian, task.plan
+
+    wanted, plan = found()
+    assert plan == "each head once; trunk vectorised"
+    monkeypatch.setattr(Moody, "reads", True)
+    again, plan = found()
+    assert "as it cannot be vectorised" in plan
+    torch.testing.assert_close(again, wanted)
+
+
+def test_an_infinite_gradient_with_coefficient_zero_leaves_no_trace():
+    trunk = torch.tensor([1.0, 2.0], requires_grad=True)
+    losses = torch.stack([(3 * trunk).sum(), (trunk - trunk.detach()).sum().sqrt()])
+    task_gradients(losses, [trunk]).fill(torch.tensor([1.0, 0.0]))
+    assert trunk.grad.tolist() == [3.0, 3.0]
+
+
 # ---- the graph a second time ---------------------------------------------------------------------
 
 
@@ -279,6 +319,11 @@ mmoe_embedding_and_experts_shared deep_supervision lstm_heads_read_output_and_st
 divided_after_the_stack clamped_after_the_stack logarithms_after_the_stack
 fixed_factors_after_the_stack two_stacks_added joined_in_float32 concatenated
 penalty_on_shared_parameters_in_one_loss""".split()
+
+
+@pytest.mark.parametrize("name", ["recommender_with_dense_tables", "wide_perceptron"])
+def test_large_tables_and_wide_layers_go_by_formula(name):
+    assert re.search("Gramian of [1-4] layers by formula", step(SITUATIONS[name](), "mgda")[1].plan)
 
 
 @pytest.mark.parametrize("name", ONCE)

@@ -140,16 +140,16 @@ def one_bias_in_two_layers() -> Situation:
 @situation
 def scaled_matrix_products() -> Situation:
     """addmm with factors, products from the left, and a weight in two roles."""
-    v, w = (nn.Parameter(numbers(16, 16) / 4) for _ in range(2))
+    u, v, w = (nn.Parameter(numbers(16, 16) / 4) for _ in range(3))
     b, heads, x = nn.Parameter(numbers(16)), linears(16), numbers(3, 16)
 
     def forward() -> list[Tensor]:
-        h = torch.tanh(torch.addmm(b, x, v, beta=0.5, alpha=2.0))
+        h = torch.tanh(torch.addmm(b, x, u, beta=0.5, alpha=2.0))
         h = torch.tanh(h @ w + h @ w.T)
         h = torch.tanh((v @ h.T).T)
         return errors(head(h) for head in heads)
 
-    return Situation([v, w, b, *heads], [v, w, b], forward)
+    return Situation([u, v, w, b, *heads], [u, v, w, b], forward)
 
 
 @situation
