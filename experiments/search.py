@@ -153,17 +153,17 @@ def _around(knobs: Sequence[Knob], point: Point, step: float) -> list[Point]:
 def _filled(
     knobs: Sequence[Knob], points: list[Point], n: int, known: set[Point] | None = None
 ) -> list[Trial]:
-    """n trials of these points; where they are too few, of the neighbours of the first too."""
+    """n trials of these points; where they are too few, of neighbours of theirs, then of all."""
     known = set(points) if known is None else known
-    queue = list(points) or sorted(known)
     steps = (1.0, 0.5, 0.25) if len(knobs) == 1 else (1.0,)
-    for point in queue:
-        for step in steps:
-            for candidate in _around(knobs, point, step):
-                if candidate not in known and len(points) < n:
-                    known.add(candidate)
-                    points.append(candidate)
-                    queue.append(candidate)
+    for queue in (list(points), sorted(known)):  # each grows by what is found
+        for point in queue:
+            for step in steps:
+                for candidate in _around(knobs, point, step):
+                    if candidate not in known and len(points) < n:
+                        known.add(candidate)
+                        points.append(candidate)
+                        queue.append(candidate)
     if len(points) < n:
         raise ValueError(f"knobs: there are no {n} trials more between their ends")
     return [

@@ -258,6 +258,15 @@ def test_the_search_finds_the_least_far_from_its_start(n_knobs):
     assert score(best) < 0.2 * n_knobs and not search.edges(knobs, tried, best)
 
 
+def test_the_search_goes_on_where_all_but_one_of_the_neighbours_were_tried():
+    knob = Knob("rate", 1.0)
+    places = [i / 4 for i in range(-24, 25) if i != 1]  # around the best, 0
+    tried = [{"rate": knob.value(place)} for place in places]
+    new = search.next_round([knob], tried, [abs(place) for place in places], 4)
+    assert new[0] == {"rate": knob.value(0.25)}
+    assert len({t["rate"] for t in tried + new}) == len(places) + 4
+
+
 def test_a_natural_end_is_no_edge():
     knob = Knob("temperature", 2.0, most=8.0, because="weights are equal there")
     tried = [{"temperature": t} for t in (2.0, 4.0, 8.0)]
