@@ -33,6 +33,7 @@ LEARNED = 1.0, 13.0, 0.0014  # ratio of the weights where uncertainty ends, pric
 SPREAD = 4000.0  # dollars: a standard deviation of the price, about
 THERE = 2 * math.log(SPREAD)  # where the log-variance has to go while the price is not learned
 RATES = (0.001, 0.004, 0.016, 0.064, 0.256)
+NOT_TOO_LARGE = RATES[:2]  # above them equal weights lose the length
 SMALL_RATES = (0.0000625, 0.00025)  # also tried where the price is standardised
 OWN_RATES = (0.003, 0.03, 0.3, 1.0, 3.0)
 
@@ -154,8 +155,8 @@ RULES = ("equal", "uncertainty", "fixed")
 CONFIGS = [
     *(config(rule, "sd", rate) for rule in RULES for rate in SMALL_RATES + RATES),
     *(config("equal", "dollars", rate) for rate in RATES),
-    *(config("uncertainty", "dollars", rate, own) for rate in RATES for own in OWN_RATES),
-    *(config("uncertainty", "dollars", rate, start=THERE) for rate in RATES),
+    *(config("uncertainty", "dollars", rate, start=THERE) for rate in NOT_TOO_LARGE),
+    *(config("uncertainty", "dollars", rate, own) for rate in NOT_TOO_LARGE for own in OWN_RATES),
 ]
 
 if __name__ == "__main__":
