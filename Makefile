@@ -10,7 +10,7 @@ READY := $(VENV)/.ready
 export OMP_NUM_THREADS ?= 1
 
 .DEFAULT_GOAL := help
-.PHONY: help run test lab refresh student lint lock readme clean
+.PHONY: help run test lab refresh student gpu lint lock readme clean
 
 help:  ## this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "%-10s%s\n", $$1, $$2}' Makefile
@@ -29,6 +29,12 @@ refresh: $(READY)  ## record the outputs of notebooks anew: make refresh NB=04_t
 
 student: $(READY)  ## copies without the solutions, in notebooks/student
 	@$(BIN)/python -m tools.notebooks student
+
+gpu: $(READY)  ## the experiments that want a graphics card, under 8 minutes, and their records
+	@$(BIN)/python -m experiments.gpu
+
+site: $(READY)  ## the notebooks, a page for each method and the package as a site, in build/site/html
+	@$(BIN)/python -m tools.site
 
 lint: $(READY)  ## ruff and mypy
 	@$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy

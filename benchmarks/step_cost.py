@@ -208,6 +208,7 @@ def contenders(work: Work) -> list[str]:
     try:
         import torchjd  # noqa: F401
     except ImportError:
+        print("  TorchJD is not installed: its rows are left out", flush=True)
         return found
     found += [f"torchjd: Mean, {way}" for way in TORCHJD]
     for name in ("MGDA", "UPGrad", "IMTLG", "AlignedMTL", "PCGrad"):

@@ -139,7 +139,7 @@ def train_many(
     history: dict[str, list[Tensor]] = defaultdict(list)
     evaluation.after(0, rules)
     for epoch in tqdm(range(epochs), disable=not progress, leave=False):
-        order = orders()
+        order = orders().to(device)
         total: Any = 0.0
         means: dict[str, Any] = defaultdict(float)
         for step in range(n_steps):
@@ -251,7 +251,7 @@ class _Rows:
 
     def batch(self, order: Tensor, first: int, size: int) -> list[Tensor]:
         """Rows of every member, each tensor [M, B, ...]."""
-        index = order[:, first : first + size].to(self.device)
+        index = order[:, first : first + size]
         return [t[self.of_member[:, None], index] for t in self.tensors]
 
 
@@ -266,10 +266,11 @@ def _orders(
         if len(order_seeds) != n_members:
             raise ValueError(f"order_seeds: expected one for each of {n_members} members")
         own = {seed: torch.Generator().manual_seed(seed) for seed in order_seeds}
+        which = torch.tensor([list(own).index(seed) for seed in order_seeds])
 
         def by_seed() -> Tensor:
-            drawn = {seed: torch.randperm(n_rows, generator=g) for seed, g in own.items()}
-            return torch.stack([drawn[seed] for seed in order_seeds])
+            drawn = [torch.randperm(n_rows, generator=g) for g in own.values()]
+            return torch.stack(drawn)[which]
 
         return by_seed
     if generator is not None:

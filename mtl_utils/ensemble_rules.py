@@ -24,6 +24,7 @@ from torch import Tensor, nn
 from torch.func import functional_call, stack_module_state, vmap
 
 from mtl_utils.weighting import Weighting
+from mtl_utils.weighting.kinds import CoordinateWeighting
 
 SIMPLE = ("equal", "fixed", "uncertainty", "liebel", "imtl_l")
 CONSTANT = ("equal", "fixed")
@@ -38,6 +39,7 @@ class Rules:
         device: where the members are trained.
 
     Attributes:
+        home: where the rules compute.
         parameters: what the rules learn, stacked: "weighting.<name>" -> [M, ...], zeros for members
             whose rule has no such parameter.
         observes: names of all quantities that any of them observes.
@@ -47,10 +49,18 @@ class Rules:
     """
 
     def __init__(self, rules: Sequence[Weighting], device: torch.device | str) -> None:
-        self.rules = [rule.to(device) for rule in rules]
+        self.home = _home(rules, device)
+        self.rules = [rule.to(self.home) for rule in rules]
         self.n_tasks = rules[0].n_tasks
         if any(rule.n_tasks != self.n_tasks for rule in rules):
             raise ValueError("make: expected weightings with the same number of tasks")
+        for rule in rules:
+            whose = rule if isinstance(rule, Weighting) else getattr(rule, "rule", rule)
+            if isinstance(whose, Weighting) and whose.batches > 1:
+                raise ValueError(
+                    f"make: {whose.name} takes {whose.batches} independent batches a step, and "
+                    "members that run side by side are given one; use mtl_utils.train for each"
+                )
         self.observes = {key for rule in rules for key in rule.observes}
         self.failures: dict[int, str] = {}
         self.steps = 0
@@ -87,13 +97,14 @@ class Rules:
         self.steps += 1
         if self._together is not None:
             return self._together.weigh(losses)
-        weights = [torch.zeros_like(losses[0])] * len(self.rules)
-        for member in self._asked(losses):
-            found = self._try(member, _weights, self.rules[member], losses[member])
+        values = losses.to(self.home)
+        weights = [torch.zeros_like(values[0])] * len(self.rules)
+        for member in self._asked(values):
+            found = self._try(member, _weights, self.rules[member], values[member])
             if found is not None:
                 weights[member] = found
         self._collect_own_gradients()
-        return torch.stack(weights)
+        return torch.stack(weights).to(losses.device)
 
     def combine(
         self, losses: Tensor, jacobian: Tensor, shapes: Sequence[torch.Size]
@@ -110,19 +121,21 @@ class Rules:
             weights that the rules returned [M, K].
         """
         self.steps += 1
+        values = losses.to(self.home)
         updates = torch.zeros_like(jacobian[:, 0])
-        heads, weights = torch.zeros_like(losses), torch.zeros_like(losses)
-        for m in self._asked(losses):
-            found = self._try(m, _update, self.rules[m], losses[m], jacobian[m], shapes)
+        heads, weights = torch.zeros_like(values), torch.zeros_like(values)
+        for m in self._asked(values):
+            found = self._try(m, _update, self.rules[m], values[m], jacobian[m], shapes)
             if found is not None:
                 updates[m], heads[m], weights[m] = found
         self._collect_own_gradients()
-        return updates, heads, weights
+        return updates, heads.to(losses.device), weights.to(losses.device)
 
     def observe(self, quantities: dict[str, Tensor]) -> None:
         """Hand each rule what it observes, out of name -> [M, K]."""
         if not self.observes & set(quantities):
             return
+        quantities = {key: values.to(self.home) for key, values in quantities.items()}
         for member, rule in enumerate(self.rules):
             mine = {key: quantities[key][member] for key in rule.observes if key in quantities}
             if mine and member not in self.failures:
@@ -178,8 +191,9 @@ class Known:
     It stands for both `mtl_utils.weighting.batch.Batch` and the task gradients that this returns.
 
     Args:
-        values: losses, [K].
-        jacobian: task gradients of the shared parameters, [K, P], or None.
+        values: losses, [K], where the rule computes.
+        jacobian: task gradients of the shared parameters, [K, P], or None; they stay on the device
+            of the network.
         shapes: of the shared parameters, in the order of the P columns.
 
     Attributes:
@@ -206,7 +220,7 @@ class Known:
         """For rules on losses: sum_k weights[k] dL_k everywhere."""
         self.heads = weights
         if self._jacobian is not None:
-            self.update = weights @ self._jacobian
+            self.update = weights.to(self._jacobian) @ self._jacobian
 
     def gradients(self, head_weights: Tensor | None = None) -> Known:
         """Itself, with these weights for the heads."""
@@ -221,7 +235,7 @@ class Known:
             matrices = [i for i, shape in enumerate(self.shapes) if len(shape) >= 2]
             last = self.shapes[matrices[-1] :] if matrices else self.shapes[-1:]
             rows = rows[:, -sum(shape.numel() for shape in last) :]
-        return rows @ rows.T
+        return (rows @ rows.T).to(self.values.device)
 
     def representation_gramian(self) -> Tensor:
         """There is none."""
@@ -325,6 +339,23 @@ class _Objective(nn.Module):
 
     def forward(self, losses: Tensor) -> Tensor:
         return self.rule.objective(losses)  # type: ignore[operator]
+
+
+def _home(rules: Sequence[Weighting], device: torch.device | str) -> torch.device | str:
+    """Where the rules compute.
+
+    One after another they handle a few numbers each, which a GPU takes longer to be told of than a
+    processor to do. So they stay on the CPU, and losses and Gramians come to them; all but those
+    that run together, have parameters (stacked on the device, for the optimiser) or read whole
+    gradients.
+    """
+    if all(_is_registered(_inner(rule), SIMPLE) for rule in rules):
+        return device
+    for rule in rules:
+        learns = any(p.requires_grad for p in rule.parameters())
+        if learns or isinstance(rule, CoordinateWeighting) or not isinstance(rule, Weighting):
+            return device
+    return "cpu"
 
 
 def _inner(rule: Any) -> Any:

@@ -20,6 +20,7 @@ from torch.utils.data import (
 from tqdm.auto import tqdm
 
 from mtl_utils.weighting import Weighting
+from mtl_utils.weighting.present import check_present
 
 Losses = Callable[..., Tensor | tuple[Tensor, Sequence[Tensor]]]
 
@@ -57,6 +58,7 @@ def train(
     *,
     tasks: Sequence[str] | None = None,
     shared: Sequence[Tensor] | None = None,
+    present: Callable[..., Tensor | Sequence[bool]] | None = None,
     observe: Callable[..., dict[str, Tensor | Sequence[float]]] | None = None,
     evaluate: Callable[[nn.Module], dict[str, Sequence[float]]] | None = None,
     scheduler: Any = None,
@@ -71,12 +73,16 @@ def train(
             forked features. A batch that is a mapping, as some data sets give, is handed over as it
             is: losses(model, batch).
         loader: yields batches; see `batches`. Their rows are counted by the first entry.
-        weighting: a rule from `make_weighting`.
+        weighting: a rule from `make_weighting`. Where several of its calls make a step
+            (`accumulate` of `Weighting.use`), the optimiser steps once for these, and those left
+            over at the end of an epoch are dropped.
         optimizer: holds the parameters of the model and of the weighting.
         epochs: number of passes over the data, counted from the first, also when resuming.
         tasks: names of the tasks for the history; default "task 0", "task 1", ...
         shared: shared parameters; default, for rules that need them, `model.trunk.parameters()`
             where there is a trunk.
+        present: function of (*batch) that says which tasks have labels in it, [K] booleans; default
+            all. The loss of an absent task may be NaN; see `Weighting.backward`.
         observe: function of (model, *batch), called before each step in evaluation mode without
             gradients; what it returns is handed to `weighting.observe`, such as {"kpis": ...} or
             {"val_losses": ...}.
@@ -91,7 +97,8 @@ def train(
 
     Returns:
         A row for each epoch and task: epoch (from 1), task, loss (mean over the epoch's rows),
-        weight (mean over its steps), and a column for each metric.
+        weight (mean over its steps), and a column for each metric. Batches in which a task is
+        absent do not count for it; NaN where it was absent from all.
     """
     names = list(tasks) if tasks is not None else [f"task {k}" for k in range(weighting.n_tasks)]
     if len(names) != weighting.n_tasks:
@@ -117,28 +124,41 @@ def train(
 
     for epoch in tqdm(range(done + 1, epochs + 1), disable=not progress, leave=False):
         model.train()
-        total, seen = torch.zeros(()), 0
-        weights, steps = torch.zeros(()), 0
+        total, seen = torch.zeros(()), torch.zeros(())  # of each task, over rows
+        weights, steps = torch.zeros(()), torch.zeros(())  # of each task, over batches
         for batch in loader:
             if observe is not None:
                 model.eval()
                 with torch.no_grad():
                     weighting.observe(**observe(model, *_arguments(batch)))
                 model.train()
+            here = None if present is None else present(*_arguments(batch))
             task_losses, features = _losses_and_features(losses, model, batch)
             optimizer.zero_grad()
-            step_weights = weighting.backward(task_losses, shared=shared, features=features)
+            step_weights = weighting.backward(
+                task_losses, shared=shared, features=features, present=here
+            )
+            away = ~check_present(here, weighting.n_tasks).to(task_losses.device)
+            n_rows = _n_rows(batch)
+            total = total + task_losses.detach().masked_fill(away, 0) * n_rows
+            seen = seen + ~away * n_rows
+            if getattr(weighting, "waits", False):
+                continue
             optimizer.step()
+            weights, steps = weights + step_weights, steps + ~away
             if "losses_after_step" in weighting.observes:
                 with torch.no_grad():
                     after = _losses_and_features(losses, model, batch)[0]
-                weighting.observe(losses_after_step=after)
-            n_rows = _n_rows(batch)
-            total = total + task_losses.detach() * n_rows
-            weights = weights + step_weights
-            seen, steps = seen + n_rows, steps + 1
-        if seen == 0:
+                weighting.observe(losses_after_step=after.masked_fill(away, torch.nan))
+        if getattr(weighting, "waits", False):
+            weighting.drop_held()
+        if seen.dim() == 0:
             raise ValueError("loader: expected at least one batch an epoch, got none")
+        if steps.dim() == 0:
+            raise ValueError(
+                f"loader: expected at least {weighting.accumulate} batches an epoch, which make a "
+                f"step of {weighting.name}"
+            )
         mean_losses = total / seen
         weighting.observe(train_losses=mean_losses)
         if scheduler is not None:

@@ -228,13 +228,26 @@ def _sources(module: ModuleType, found: dict[str, str]) -> Collection[str]:
 
 
 def _bare(source: str) -> str:
-    """A program without comments, docstrings and layout."""
+    """A program without comments, docstrings and layout, the same in every version of Python.
+
+    (`ast.unparse` and `ast.dump` are not: 3.12 quotes otherwise and knows further fields.)
+    """
     tree = ast.parse(source)  # knows no comments
     for node in ast.walk(tree):
         if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef):
             if ast.get_docstring(node, clean=False) is not None:
                 node.body = node.body[1:] or [ast.Pass()]
-    return ast.unparse(tree)
+    return _told(tree)
+
+
+def _told(value: Any) -> str:
+    """A syntax tree as text; what is empty is left out."""
+    if isinstance(value, list):
+        return "[" + " ".join(map(_told, value)) + "]"
+    if not isinstance(value, ast.AST):
+        return repr(value)
+    fields = ((name, part) for name, part in ast.iter_fields(value) if part not in (None, []))
+    return type(value).__name__ + "(" + " ".join(f"{n}={_told(p)}" for n, p in fields) + ")"
 
 
 @functools.cache

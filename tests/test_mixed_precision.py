@@ -1,12 +1,14 @@
 """Gradient scaler and autocast: every rule sees unscaled losses, outside autocast."""
 
 import copy
+import warnings
 
 import pytest
 import torch
 from torch import nn
 
 from mtl_utils.models import HardSharing, mlp
+from mtl_utils.weighting.base import weighting_class
 from tests.rules import GRADIENT_RULES, NAMES, make, same_state
 
 K = 3
@@ -136,3 +138,29 @@ def test_inside_autocast_a_rule_computes_as_outside(name):
             rule.backward(losses, shared=model.trunk.parameters())
         updates.append(torch.cat([p.grad.flatten() for p in model.trunk.parameters()]))
     torch.testing.assert_close(updates[1], updates[0], rtol=1e-5, atol=1e-6)
+
+
+def warned(rule, losses, model):
+    with warnings.catch_warnings(record=True) as said:
+        warnings.simplefilter("always")
+        rule.backward(losses, shared=model.trunk.parameters())
+    return [str(w.message) for w in said if "gradient scaler" in str(w.message)]
+
+
+@each_rule
+def test_losses_that_a_scaler_scaled_are_noticed_once(name):
+    model, x, y = problem()
+    rule, scaler = make(name, K), torch.amp.GradScaler("cpu", init_scale=1024.0)
+    first = warned(rule, scaler.scale(losses_of(model, x, y)), model)
+    assert len(first) == (weighting_class(name).card.reads != "nothing")
+    assert all("by 1024" in text and "scaler=scaler" in text for text in first)
+    assert not warned(rule, scaler.scale(losses_of(model, x, y)), model)
+
+
+@pytest.mark.parametrize(
+    "factor", [2, 1024.0, torch.tensor(3.0), torch.tensor([2.0, 4.0, 8.0]), torch.tensor(0.5)]
+)
+def test_other_factors_are_the_users_own_business(factor):
+    model, x, y = problem()
+    assert not warned(make("log", K), losses_of(model, x, y) * factor, model)
+    assert not warned(make("log", K), factor * losses_of(model, x, y), model)

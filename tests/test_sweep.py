@@ -372,6 +372,14 @@ def test_runs_of_other_code_are_not_taken_for_ours(results, monkeypatch, tmp_pat
     assert records.read("code", versions=True)["code"].nunique() == 2
 
 
+def test_every_version_of_python_reads_the_same_code(monkeypatch, tmp_path):
+    monkeypatch.syspath_prepend(tmp_path)
+    # 3.12 writes the quotes of this f-string otherwise, and gives functions and classes type_params
+    text = 'class A:\n    b = 1\n\ndef train(a):\n    return {"b": f"{a["b"]!r:>3} it\'s"}\n'
+    (tmp_path / "quoted.py").write_text(text.replace('a["b"]', "a['b']"))
+    assert workers.fingerprint(importlib.import_module("quoted").train) == "6efeca67"
+
+
 def test_the_code_of_an_experiment_includes_what_it_uses_of_its_package(monkeypatch, tmp_path):
     monkeypatch.syspath_prepend(tmp_path)
     study = """

@@ -284,9 +284,9 @@ def test_rule_on_gradients_gets_the_trunk_and_the_forked_features():
     calls = []
     original = forked.weighting.backward
 
-    def spy(found, shared=None, features=None):
+    def spy(found, shared=None, features=None, **others):
         calls.append((list(shared), features))
-        return original(found, shared=shared, features=features)
+        return original(found, shared=shared, features=features, **others)
 
     forked.weighting.backward = spy
     a, b = plain.train(2), forked.train(2, losses=forked_losses)
@@ -300,7 +300,7 @@ def test_rule_on_gradients_gets_the_trunk_and_the_forked_features():
 def test_shared_can_be_chosen():
     setting, calls = Setting("equal"), []
     original = setting.weighting.backward
-    setting.weighting.backward = lambda found, shared=None, features=None: (
+    setting.weighting.backward = lambda found, shared=None, **others: (
         calls.append(shared) or original(found)
     )
     chosen = [setting.model.trunk[0].weight]
@@ -356,6 +356,30 @@ def test_resume_is_exact(tmp_path, rule, shuffle):
     assert same_state(resumed.state(), whole.state())
     assert torch.equal(torch.get_rng_state(), rng)
     assert torch.equal(resumed.weighting.weights, whole.weighting.weights)
+
+
+@pytest.mark.parametrize("rule", ["modo", "sdmgrad"])
+def test_several_batches_make_a_step_and_a_rest_is_dropped(tmp_path, rule):
+    """23 rows in batches of 5 are 5 batches: two steps of modo, one of sdmgrad; a resumed training
+    knows nothing of the rest."""
+    whole, made = Setting(rule), []
+    whole.optimizer.register_step_post_hook(lambda *_: made.append(1))
+    full = whole.train(4)
+    assert len(made) == 4 * (5 // whole.weighting.batches) and not whole.weighting.waits
+    weights = full.groupby("epoch")["weight"].sum()
+    assert weights.tolist() == pytest.approx([1.0] * 4)
+    Setting(rule).train(2, checkpoint=tmp_path / "run.pt")
+    resumed = Setting(rule, seed=77)
+    history = resumed.train(4, checkpoint=tmp_path / "run.pt")
+    pd.testing.assert_frame_equal(history, full, check_exact=True)
+    assert same_state(resumed.state(), whole.state())
+
+
+def test_too_few_batches_for_a_step_are_refused():
+    setting = Setting("sdmgrad")
+    setting.loader = batches(make_data(), 20)
+    with pytest.raises(ValueError, match=r"^loader: expected at least 3 batches .* of sdmgrad"):
+        setting.train(1)
 
 
 @pytest.mark.parametrize("optimizer", [torch.optim.AdamW, torch.optim.RMSprop])
@@ -491,3 +515,70 @@ def test_observe_is_called_in_evaluation_mode_before_each_step():
     train(model, losses, loader, weighting, optimizer, 1, observe=observe, progress=False)
     assert modes == [False, True, False, True]
     assert weighting.weights[0] > weighting.weights[1]
+
+
+def sparse_losses(model, x, *targets):
+    """NaN for a task without labels in the batch."""
+    outputs = model(x)
+    there = [~t.isnan() for t in targets]
+    each = zip(outputs, targets, there, strict=True)
+    return torch.stack([(y - t)[m].square().mean() for y, t, m in each])
+
+
+def labelled(x, *targets):
+    return [not bool(t.isnan().all()) for t in targets]
+
+
+@pytest.mark.parametrize("as_mapping", [False, True])
+@pytest.mark.parametrize("rule", ["uncertainty", "mgda", "famo", "dwa"])
+def test_absent_tasks_as_a_loop_by_hand(rule, as_mapping):
+    """Task 1 has labels in the first two batches of three."""
+    x, first, second = make_data(15)
+    second[10:] = torch.nan
+    setting, other = Setting(rule, False, 0.0), Setting(rule, False, 0.0)
+    setting.loader = batches((x, first, second), 5)
+
+    def function(model, *batch):
+        return sparse_losses(model, *(batch[0].values() if as_mapping else batch))
+
+    def present(*batch):
+        return labelled(*(batch[0].values() if as_mapping else batch))
+
+    if as_mapping:
+        setting.loader = AsMappings(setting.loader, dict)
+    history = setting.train(3, function, present=present)
+    rows = []
+    for _ in range(3):
+        seen, weights = [[], []], [[], []]
+        for batch in batches((x, first, second), 5):
+            here, values = labelled(*batch), sparse_losses(other.model, *batch)
+            other.optimizer.zero_grad()
+            w = other.weighting.backward(
+                values, shared=other.model.trunk.parameters(), present=here
+            )
+            other.optimizer.step()
+            if rule == "famo":
+                after = sparse_losses(other.model, *batch).detach()
+                other.weighting.observe(losses_after_step=after)
+            for k in (0, 1):
+                if here[k]:
+                    seen[k].append(values[k].item())
+                    weights[k].append(w[k].item())
+        rows += [[np.mean(s), np.mean(w)] for s, w in zip(seen, weights, strict=True)]
+        other.weighting.observe(train_losses=[np.mean(s) for s in seen])
+        other.scheduler.step()
+    np.testing.assert_allclose(history[["loss", "weight"]], rows, rtol=1e-12)
+    torch.testing.assert_close(flat_parameters(setting.model), flat_parameters(other.model))
+
+
+def test_a_task_that_is_absent_from_a_whole_epoch_has_no_mean():
+    setting = Setting("equal")
+    history = setting.train(1, present=lambda *batch: [True, False])
+    assert not history["loss"][:1].isna().any() and history["loss"][1:].isna().all()
+    assert history["weight"][0] == 1 and math.isnan(history["weight"][1])
+    assert setting.model.heads[1].weight.grad is None
+
+
+def test_present_of_the_wrong_kind_is_refused():
+    with pytest.raises(ValueError, match="present: expected K = 2 booleans"):
+        Setting("equal").train(1, present=lambda *batch: [True])

@@ -2,9 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 import torch
 from torch import Tensor
 from torch import distributed as dist
+
+NEEDS_OUTSIDE = (
+    "losses: DistributedDataParallel(find_unused_parameters=True) takes the parameters of a "
+    "weighting inside the network for unused; keep the weighting outside of the network that it "
+    "wraps, and say weighting.use(group=torch.distributed.group.WORLD)"
+)
 
 
 class Mean:
@@ -51,3 +60,19 @@ class Mean:
         theirs = tensor.detach().clone()
         dist.broadcast(theirs, dist.get_global_rank(self.group, 0), self.group)
         return theirs
+
+
+def how_many() -> int:
+    """Number of processes that `torch.distributed` was started with, else 1."""
+    return dist.get_world_size() if dist.is_available() and dist.is_initialized() else 1
+
+
+@contextmanager
+def naming_unused_parameters() -> Iterator[None]:
+    """Within it, a reducer that misses the parameters of a weighting is named."""
+    try:
+        yield
+    except RuntimeError as error:
+        if "undefined, but still allreduced by DDP" in str(error):
+            raise ValueError(NEEDS_OUTSIDE) from error
+        raise

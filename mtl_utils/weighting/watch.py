@@ -1,13 +1,16 @@
-"""Notices a learned weight that no optimiser moves, and says so once."""
+"""Notices what is easily forgotten, and says so once: a learned weight that no optimiser moves, and
+other processes or a gradient scaler of which the rule was not told."""
 
 from __future__ import annotations
 
+import math
 import warnings
 
 import torch
 from torch import Tensor, nn
 
 from mtl_utils.engine.graph import leaves_of
+from mtl_utils.engine.processes import how_many
 
 STEPS = 10
 
@@ -24,6 +27,47 @@ class Watch:
         self.start: dict[str, Tensor] | None = None
         self.version = -1
         self.steps = 0
+        self.counted = False
+        self.measured = False
+
+    def count(self, rule: nn.Module, has_group: bool) -> None:
+        """To be called after each backward pass.
+
+        Warns:
+            UserWarning: once, if there are several processes, of which the rule was not told, and
+                its weights are not constants.
+        """
+        if self.counted:
+            return
+        self.counted = True
+        if how_many() > 1 and not has_group and not (is_constant(rule) and rule.generator is None):
+            warnings.warn(
+                f"there are {how_many()} processes, and {rule.name} reads the losses of this one "
+                "alone; weighting.use(group=torch.distributed.group.WORLD) gives what one process "
+                "gives on all rows",
+                UserWarning,
+                stacklevel=3,
+            )
+
+    def measure(self, rule: nn.Module, losses: Tensor) -> None:
+        """To be called before each backward pass without a gradient scaler.
+
+        Warns:
+            UserWarning: once, if the losses look as if a gradient scaler had multiplied them.
+        """
+        if self.measured:
+            return
+        self.measured = True
+        factor = getattr(losses.grad_fn, "_saved_other", None)
+        if not isinstance(factor, Tensor) or factor.dim() or factor.dtype != torch.float32:
+            return
+        if factor >= 2 and math.log2(factor).is_integer() and not is_constant(rule):
+            warnings.warn(
+                f"losses: they look as if a gradient scaler had multiplied them by {factor:g}; "
+                f"{rule.name} needs them as they are: backward(losses, ..., scaler=scaler)",
+                UserWarning,
+                stacklevel=3,
+            )
 
     def look(self, rule: nn.Module, losses: Tensor) -> None:
         """To be called after each backward pass.
@@ -57,6 +101,12 @@ class Watch:
                 UserWarning,
                 stacklevel=3,
             )
+
+
+def is_constant(rule: nn.Module) -> bool:
+    """Whether a rule reads nothing of the batch."""
+    card = getattr(rule, "card", None)  # a rule of the user's may have none
+    return card is not None and card.reads == "nothing"
 
 
 def _has_gradient(parameter: Tensor) -> bool:

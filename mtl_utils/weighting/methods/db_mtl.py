@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-
 import torch
 from torch import Tensor
 
-from mtl_utils import gradients
 from mtl_utils.weighting.base import register
 from mtl_utils.weighting.checks import check_number, refuse_tasks
 from mtl_utils.weighting.kinds import CoordinateWeighting
-from mtl_utils.weighting.state import at_least_single
 
 
 @register(
@@ -53,6 +49,7 @@ class DBMTL(CoordinateWeighting):
     """
 
     needs_nonnegative = True
+    kept = "average"
     steps: Tensor
     average: Tensor
 
@@ -66,32 +63,22 @@ class DBMTL(CoordinateWeighting):
         self.register_buffer("steps", torch.zeros(n_tasks, dtype=torch.int64))
         self.register_buffer("average", torch.zeros(n_tasks, 0))  # [K, P] from the first call on
 
-    def prepare(self, shared: Iterable[Tensor]) -> DBMTL:
-        parameters = gradients.check_shared(shared)
-        size = sum(parameter.numel() for parameter in parameters)
-        self.average = at_least_single(parameters[0].new_zeros(self.n_tasks, size))
-        return self
-
-    def _make_room(self, saved: dict[str, Tensor]) -> None:
-        if "average" in saved:
-            average = saved["average"]
-            self.average = average.new_zeros(average.shape, device=self.average.device)
-
     def _head_weights(self, losses: Tensor) -> Tensor:
         shifted = losses.detach() + self.eps
         refuse_tasks("losses", shifted, shifted <= 0, "db_mtl takes their logarithm")
         return 1 / shifted
 
     def merge(self, jacobian: Tensor, losses: Tensor) -> tuple[Tensor, Tensor]:
-        h = jacobian * self._head_weights(losses)[:, None].to(jacobian)
+        log_weights = self._head_weights(losses)
         self.steps = self.steps + 1
-        share = self.beta / self.steps.to(h) ** self.sigma
-        h = (1 - share)[:, None] * h
+        share = self.beta / self.steps.to(jacobian) ** self.sigma
+        # K long rows: one new matrix, and the rest in place
+        h = ((1 - share) * log_weights.to(jacobian))[:, None] * jacobian
         if self.average.shape[1]:
-            h = h + share[:, None] * self.average.to(h)
+            h.addcmul_(share[:, None], self.average.to(h))
         if self.beta > 0:
             self.average = h
-        norms = h.norm(dim=1)
+        norms = torch.linalg.vector_norm(h, dim=1)
         factor = norms.max() / torch.where(norms > 0, norms, 1.0)
         weights = (1 - share) * factor
-        return factor @ h, weights.to(losses) * self._head_weights(losses)
+        return factor @ h, weights.to(losses) * log_weights
