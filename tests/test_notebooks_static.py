@@ -23,9 +23,6 @@ each_lesson = pytest.mark.parametrize("path", LESSONS, ids=tool.label)
 # shrinks: a notebook that is rewritten has to leave it.
 OLD_FORM = {
     "01_why_multitask",
-    "02_losses_and_coefficients",
-    "04_two_regressions",
-    "05_heteroscedastic_uncertainty",
     "06_dynamic_weight_average",
     "07_dynamic_task_priority",
     "08_gradnorm",
