@@ -15,7 +15,7 @@ from scipy.optimize import minimize_scalar
 from torch import Tensor
 
 from experiments.nb12_paths import FIVE, FLOOR
-from experiments.nb12_rules import closed_forms
+from experiments.nb12_rules import closed_forms, title
 from mtl_utils import records
 from mtl_utils.showing import number_text
 
@@ -122,6 +122,12 @@ def ends(paths: pd.DataFrame) -> pd.DataFrame:
     return paths.groupby(["rule", "start"], sort=False).tail(1)
 
 
+def label(rule: str) -> str:
+    """A record's name of a rule as the papers write it: "cagrad, c 0.5" is "CAGrad, c 0.5"."""
+    name, *rest = rule.split(",")
+    return ",".join([title(name), *rest])
+
+
 def place_texts(points: pd.DataFrame) -> list[str]:
     """Coordinates as text, to three digits; the records have four decimals."""
     rounded = points[[X, Y]].round(3).to_numpy() + 0.0  # no -0
@@ -132,7 +138,7 @@ def places(paths: pd.DataFrame) -> pd.DataFrame:
     """Where each path ends, as text: a row a rule, a column a start."""
     last = ends(paths)
     table = last.assign(text=place_texts(last)).pivot(index="rule", columns="start", values="text")
-    return table.loc[last["rule"].unique()].rename(columns=lambda k: f"start {k}")
+    return table.loc[last["rule"].unique()].rename(index=label, columns="start {}".format)
 
 
 def arrived(paths: pd.DataFrame, front: pd.DataFrame, scale: tuple[float, float]) -> pd.Series:

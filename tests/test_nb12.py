@@ -84,7 +84,7 @@ def test_records_of_paths():
     np.testing.assert_array_equal(array[0, 1], nb12_toys.STARTS)
     last = nb12_toys.ends(paths)
     assert (last["step"] == 35_000).all() and len(last) == 10
-    assert nb12_toys.places(paths).loc["equal", "start 1"].startswith("(-5.67, ")
+    assert nb12_toys.places(paths).loc["mean", "start 1"].startswith("(-5.67, ")
 
 
 def test_a_short_walk_of_the_record_is_reproduced():
