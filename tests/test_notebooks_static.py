@@ -29,7 +29,6 @@ OLD_FORM = {
     "09_mgda",
     "10_pareto_mtl",
     "11_loss_trend",
-    "12_gradient_conflicts",
     "13_scalarisations",
 }
 
