@@ -320,6 +320,40 @@ def differences(study: Study, runs: pd.DataFrame, against: str = "equal") -> pd.
     return pairs[[*where[:4], "contender", "seed", "task", "difference", "percent"]]
 
 
+def by_setting(
+    study: Study, runs: pd.DataFrame, contender: str, against: str = "equal"
+) -> pd.DataFrame:
+    """One contender minus another in every cell, for `mtl_utils.plots.forest_plot`.
+
+    Args:
+        study: what was compared.
+        runs: its record.
+        contender, against: the two.
+
+    Returns:
+        a row for each cell and seed: data, `setting` (optimiser, width and length; categories in
+        the order of the study), and `percent`, the difference of the test metric, mean over tasks,
+        in per cent of the other's mean.
+    """
+    errors = results(study, runs)
+    means = errors.groupby([*CELL, "contender", "seed"], sort=False)["error"].mean()
+    table = means.unstack("contender")
+    scale = table[against].groupby(list(CELL), sort=False).transform("mean")
+    percent = (100 * (table[contender] - table[against]) / scale).rename("percent").reset_index()
+    names = [
+        f"{row.optimiser.capitalize()}, {row.width} units, {row.epochs} epochs"
+        for row in percent.itertuples()
+    ]
+    order = [
+        f"{optimiser.capitalize()}, {width} units, {epochs} epochs"
+        for optimiser in study.rates
+        for width in study.widths
+        for epochs in study.epochs
+    ]
+    percent["setting"] = pd.Categorical(names, order)
+    return percent[["data", "setting", "seed", "percent"]]
+
+
 def overview(table: pd.DataFrame) -> pd.DataFrame:
     """A table of `verdicts` for readers: a row a contender, a column a cell.
 

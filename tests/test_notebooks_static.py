@@ -26,8 +26,6 @@ OLD_FORM = {
     "02_losses_and_coefficients",
     "04_two_regressions",
     "05_heteroscedastic_uncertainty",
-    "06_dynamic_weight_average",
-    "07_dynamic_task_priority",
     "08_gradnorm",
     "09_mgda",
     "10_pareto_mtl",

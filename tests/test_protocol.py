@@ -346,6 +346,18 @@ def test_overview_has_a_row_for_each_contender(runs):
     assert text.endswith("*") == (row["verdict"].item() != "not decided")
 
 
+def test_one_contender_by_setting_has_the_differences_of_the_verdicts(runs):
+    table = verdicts.by_setting(STUDY, runs, "fixed")
+    settings = list(table["setting"].cat.categories)
+    assert len(settings) == len(STUDY.rates) * len(STUDY.widths) * len(STUDY.epochs)
+    assert "2 units, 2 epochs" in settings[0]
+    mine = verdicts.verdicts(STUDY, runs).query("contender == 'fixed'")
+    means = table.groupby(["data", "setting"], observed=True, sort=False)["percent"].mean()
+    np.testing.assert_allclose(
+        sorted(means), sorted(100 * mine["difference"] / mine["other"]), rtol=1e-9
+    )
+
+
 def test_tasks_one_by_one_average_to_the_mean(runs):
     whole = verdicts.verdicts(STUDY, runs)["difference"]
     parts = [verdicts.verdicts(STUDY, runs, task=k)["difference"] for k in range(2)]
