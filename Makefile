@@ -33,6 +33,9 @@ student: $(READY)  ## copies without the solutions, in notebooks/student
 gpu: $(READY)  ## the experiments that want a graphics card, under 8 minutes, and their records
 	@$(BIN)/python -m experiments.gpu
 
+site: $(READY)  ## the notebooks, a page for each method and the package as a site, in build/site/html
+	@$(BIN)/python -m tools.site
+
 lint: $(READY)  ## ruff and mypy
 	@$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy
 

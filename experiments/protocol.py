@@ -45,7 +45,7 @@ from mtl_utils.ensemble_optim import many_optimizer
 from mtl_utils.models import SeparateModels, count_parameters
 from mtl_utils.weighting import Weighting
 
-LEAST_ROUNDS, MOST_ROUNDS = 2, 8
+LEAST_ROUNDS, MOST_ROUNDS = 2, 12
 NETWORKS = ("shared", "untied", "alone")
 SPLITS = {"pick": ("val",), "report": ("val", "test")}  # nobody picks on test rows
 CELL = ("data", "optimiser", "width", "epochs")
@@ -146,7 +146,8 @@ class Study:
             explained, share of wrong classes.
         contenders: the methods; the controls among them.
         widths: of the trunk, at least two.
-        epochs: lengths of training, at least two; at the longest everybody is on a plateau.
+        epochs: lengths of training, at least two; the longest is meant to reach a plateau.
+            Everybody is stopped early; who still improved is said in the table of verdicts.
         rates: name of an optimiser (`ensemble_optim.KINDS`) -> knob of the learning rate.
         batch_size: rows a step.
         units: the targets have units that differ, so that standardising them is a control.
@@ -424,9 +425,8 @@ def picks(
 def _scores(row: Mapping[str, Any], contender: Contender) -> list[float]:
     """What a trial is judged by: its validation metric, mean over seeds and tasks; of networks that
     share nothing, for each task."""
-    val = torch.tensor(
-        [[float("inf") if v is None else v for v in seed] for seed in row["val"]]
-    ).mean(0)
+    table = [[float("inf") if v is None else v for v in seed] for seed in row["val"]]
+    val = torch.tensor(table, dtype=torch.float64).mean(0)  # else ties depend on the default type
     return val.tolist() if contender.network == "alone" else [val.mean().item()]
 
 

@@ -203,15 +203,13 @@ def test_seeds(runs):
     refused("seeds to pick", others)
 
 
-def test_no_plateau(runs):
-    chosen = rows_of(runs, "equal", "report")
+def test_who_still_improved_at_the_end_is_said(runs):
+    chosen = rows_of(runs, "fixed", "report")
     falling = changed(runs, chosen, "best", lambda v: np.linspace(1, 0.1, len(v)).tolist())
-    refused("equal: no plateau", falling)
-    # at the shorter length nobody has to be on a plateau
-    short = rows_of(runs, "equal", "report", epochs=2)
-    verdicts.check(
-        STUDY, changed(runs, short, "best", lambda v: np.linspace(1, 0.1, len(v)).tolist())
-    )
+    for record, rests in ((runs, True), (falling, False)):
+        table = verdicts.verdicts(STUDY, record)
+        longest = (table["epochs"] == 20) & (table["width"] == 4)
+        assert table[longest & (table["contender"] == "fixed")]["plateau"].tolist() == [rests]
 
 
 def test_one_width_or_length(runs):

@@ -1,0 +1,26 @@
+"""Sphinx: MyST-NB, the book theme, mathematics without a network. Used by `make site`."""
+
+project = "Loss weighting in multi-task learning"
+author = "the authors of the collection"
+extensions = ["myst_nb", "sphinx-mathjax-offline", "sphinx_copybutton"]
+html_theme = "sphinx_book_theme"
+html_title = "Loss weighting in multi-task learning"
+html_static_path = ["_static"]
+html_css_files = ["site.css"]
+html_theme_options = {
+    "home_page_in_toc": True,
+    "show_navbar_depth": 1,
+    "use_download_button": True,
+    "use_fullscreen_button": False,
+}
+html_show_copyright = False
+html_last_updated_fmt = None
+
+nb_execution_mode = "off"  # the stored outputs are what the tests compare
+nb_merge_streams = True
+nb_render_markdown_format = "myst"
+myst_enable_extensions = ["dollarmath", "amsmath", "colon_fence"]
+myst_heading_anchors = 3
+myst_dmath_double_inline = True
+copybutton_exclude = ".linenos, .gp, .go"
+suppress_warnings = ["mystnb.unknown_mime_type", "myst.header"]
