@@ -374,6 +374,21 @@ def overview(table: pd.DataFrame) -> pd.DataFrame:
     )
 
 
+def tally(table: pd.DataFrame) -> pd.DataFrame:
+    """In how many cells of a table of `verdicts` each contender is decided, and which way.
+
+    Returns:
+        a row a contender, a column a data set; an entry is such as "3 better, 1 worse of 8".
+    """
+    columns: dict[str, dict[str, str]] = {}
+    for (name, data), cells in table.groupby(["contender", "data"], sort=False):
+        counts = cells["verdict"].value_counts()
+        found = [f"{counts[which]} {which}" for which in ("better", "worse") if which in counts]
+        text = ", ".join(found) or "none"
+        columns.setdefault(str(data), {})[str(name)] = f"{text} of {len(cells)}"
+    return pd.DataFrame(columns).rename_axis("contender")
+
+
 def agreement(table: pd.DataFrame) -> pd.DataFrame:
     """For each contender, data set and optimiser: does the verdict hold at every width and length?
 

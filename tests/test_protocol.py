@@ -344,6 +344,17 @@ def test_overview_has_a_row_for_each_contender(runs):
     assert text.endswith("*") == (row["verdict"].item() != "not decided")
 
 
+def test_tally_counts_the_cells_that_are_decided(runs):
+    table = verdicts.verdicts(STUDY, runs)
+    names, places = list(table["contender"].unique()), table.groupby("contender").cumcount()
+    made = table.assign(verdict="not decided")
+    made.loc[(made["contender"] == names[0]) & (places < 2), "verdict"] = "better"
+    made.loc[(made["contender"] == names[0]) & (places == 2), "verdict"] = "worse"
+    found = verdicts.tally(made)
+    assert list(found.index) == names and list(found) == list(table["data"].unique())
+    assert list(found.iloc[:, 0]) == ["2 better, 1 worse of 4"] + ["none of 4"] * (len(names) - 1)
+
+
 def test_one_contender_by_setting_has_the_differences_of_the_verdicts(runs):
     table = verdicts.by_setting(STUDY, runs, "fixed")
     settings = list(table["setting"].cat.categories)
