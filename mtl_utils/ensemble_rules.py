@@ -54,6 +54,13 @@ class Rules:
         self.n_tasks = rules[0].n_tasks
         if any(rule.n_tasks != self.n_tasks for rule in rules):
             raise ValueError("make: expected weightings with the same number of tasks")
+        for rule in rules:
+            whose = rule if isinstance(rule, Weighting) else getattr(rule, "rule", rule)
+            if isinstance(whose, Weighting) and whose.batches > 1:
+                raise ValueError(
+                    f"make: {whose.name} takes {whose.batches} independent batches a step, and "
+                    "members that run side by side are given one; use mtl_utils.train for each"
+                )
         self.observes = {key for rule in rules for key in rule.observes}
         self.failures: dict[int, str] = {}
         self.steps = 0

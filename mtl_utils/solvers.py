@@ -183,6 +183,57 @@ def dual_cone(gramian: ArrayLike, weights: ArrayLike) -> Array:
     return u + z * size / safe
 
 
+def onto_simplex(vector: ArrayLike) -> Array:
+    """The closest weights of at least 0 that sum to 1.
+
+    Args:
+        vector: [K].
+
+    Source: Held, Wolfe, Crowder, Mathematical Programming 6 (1974).
+    """
+    v = np.asarray(vector, dtype=np.float64)
+    falling = np.sort(v)[::-1]
+    shifts = (falling.cumsum() - 1) / np.arange(1, len(v) + 1)  # if so many weights are above 0
+    return np.maximum(v - shifts[np.flatnonzero(falling > shifts)[-1]], 0.0)
+
+
+def share_of_progress(gramian: ArrayLike, tau: float) -> Array:
+    """Weights of the vector closest to the first gradient that gives each other one its share.
+
+    d = argmin |d - g_1|^2 / 2   subject to   g_j' d >= tau |g_j|^2   for all j > 1
+
+    d = g_1 + sum_j mu_j g_j, where mu >= 0 minimises the dual mu' G mu / 2 - b' mu over the other
+    tasks, b_j = tau |g_j|^2 - g_j' g_1.
+
+    Args:
+        gramian: [K, K].
+        tau: at least 0.
+
+    Returns:
+        1, mu_2, ..., mu_K, [K]; 1 and zeros where no d fulfils all constraints.
+
+    Source: Varam, AlHajri, TMLR 2026, arXiv 2606.29521, definition 4.1.
+    """
+    gramian = check_gramian(gramian)
+    norms, cosine = cosines(gramian)
+    weights = np.eye(len(norms))[0]
+    others = np.flatnonzero(norms[1:] > 0) + 1  # the constraint of a zero gradient is 0 >= 0
+    if norms[0] == 0 or not len(others):
+        return weights
+    # in units of the other gradients: z_j = mu_j |g_j|
+    matrix, bound = (
+        cosine[np.ix_(others, others)],
+        tau * norms[others] - norms[0] * cosine[others, 0],
+    )
+    size = np.abs(bound).max()
+    if bound.max() <= 0:
+        return weights
+    z = _nonnegative(matrix, -bound[None] / size)[0]
+    if (matrix @ z - bound / size).min() >= -1e-9:
+        weights[others] = z * size / norms[others]
+    return weights
+
+
 def _nonnegative(matrix: Array, q: Array) -> Array:
     """For each row of q [M, K]: argmin z' A z / 2 + q' z subject to z >= 0."""
     free = q < 0

@@ -73,7 +73,9 @@ def train(
             forked features. A batch that is a mapping, as some data sets give, is handed over as it
             is: losses(model, batch).
         loader: yields batches; see `batches`. Their rows are counted by the first entry.
-        weighting: a rule from `make_weighting`.
+        weighting: a rule from `make_weighting`. Where several of its calls make a step
+            (`accumulate` of `Weighting.use`), the optimiser steps once for these, and those left
+            over at the end of an epoch are dropped.
         optimizer: holds the parameters of the model and of the weighting.
         epochs: number of passes over the data, counted from the first, also when resuming.
         tasks: names of the tasks for the history; default "task 0", "task 1", ...
@@ -136,18 +138,27 @@ def train(
             step_weights = weighting.backward(
                 task_losses, shared=shared, features=features, present=here
             )
-            optimizer.step()
             away = ~check_present(here, weighting.n_tasks).to(task_losses.device)
+            n_rows = _n_rows(batch)
+            total = total + task_losses.detach().masked_fill(away, 0) * n_rows
+            seen = seen + ~away * n_rows
+            if getattr(weighting, "waits", False):
+                continue
+            optimizer.step()
+            weights, steps = weights + step_weights, steps + ~away
             if "losses_after_step" in weighting.observes:
                 with torch.no_grad():
                     after = _losses_and_features(losses, model, batch)[0]
                 weighting.observe(losses_after_step=after.masked_fill(away, torch.nan))
-            n_rows = _n_rows(batch)
-            total = total + task_losses.detach().masked_fill(away, 0) * n_rows
-            weights = weights + step_weights
-            seen, steps = seen + ~away * n_rows, steps + ~away
-        if steps.dim() == 0:
+        if getattr(weighting, "waits", False):
+            weighting.drop_held()
+        if seen.dim() == 0:
             raise ValueError("loader: expected at least one batch an epoch, got none")
+        if steps.dim() == 0:
+            raise ValueError(
+                f"loader: expected at least {weighting.accumulate} batches an epoch, which make a "
+                f"step of {weighting.name}"
+            )
         mean_losses = total / seen
         weighting.observe(train_losses=mean_losses)
         if scheduler is not None:

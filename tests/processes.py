@@ -20,11 +20,19 @@ from torch.nn.parallel import DistributedDataParallel
 from experiments.nb16_two_processes import sending
 from mtl_utils.models import HardSharing, mlp
 from mtl_utils.weighting import Weighting
-from tests.rules import NAMES, make
+from tests.rules import NAMES, fresh
 
-K, ROWS, STEPS = 3, 8, 4
+K, ROWS, STEPS = 3, 24, 4
 # "inside": the weighting is a part of the wrapped network; "sharded": by FSDP2
-CASES = ("plain", "absent tasks", "micro-batches", "last layer", "inside", "sharded")
+CASES = (
+    "plain",
+    "absent tasks",
+    "micro-batches",
+    "absent from micro-batches",
+    "last layer",
+    "inside",
+    "sharded",
+)
 UNUSED = "inside a network with find_unused_parameters=True"
 SHARDED = "inside a sharded network"
 ALONE = "not told of the others"
@@ -57,39 +65,39 @@ def losses_of(model: nn.Module, x: Tensor, y: Tensor) -> Tensor:
 def options(rule: Weighting, case: str, group) -> dict:
     """What `use` is told."""
     found: dict = {"group": group}
-    if case == "micro-batches":
-        found["accumulate"] = 2
+    if case.endswith("micro-batches"):
+        found["accumulate"] = 2 * rule.batches
     if case == "last layer" and "gramian" in rule.engine_options:
         found["gramian"] = "last_layer"
     return found
 
 
 def train(name: str, case: str, rank: int = 0, world: int = 1) -> Tensor:
-    """Parameters of network and rule after some steps, [P]."""
+    """Parameters of network and rule after some steps, [P]. Rank r has rows r, r + world, ..., so
+    that the micro-batches of all ranks together are those of one process."""
     model = build()
     group = distributed.group.WORLD if world > 1 and case != ALONE else None
-    rule = make(name, K)
+    rule = fresh(name, K)
     rule.use(**options(rule, case, group))
     if case.startswith("inside"):
         model.weighting = rule
     network = wrapped(model, case, world)
     parameters = dict.fromkeys([*model.parameters(), *rule.parameters()])  # each once
     optimizer = torch.optim.SGD(list(parameters), lr=0.05)
-    parts = 2 if case == "micro-batches" else 1
+    parts = rule.accumulate
     for step, (x, y) in enumerate(batches()):
         present = None
-        if case == "absent tasks":  # task 1 has labels in the first half of the rows alone
+        if case.startswith("absent"):  # task 1 has labels in every other row alone
             present = torch.tensor([True, rank == 0, step % 2 == 0])
             if step == 3:
                 present[0] = False
-        rows = slice(rank * ROWS // world, (rank + 1) * ROWS // world)
-        x, y = x[rows], y[rows]
+        x, y = x[rank::world], y[rank::world]
         optimizer.zero_grad()
         for i in range(parts):
             piece = slice(i * len(x) // parts, (i + 1) * len(x) // parts)
             losses = losses_of(network, x[piece], y[piece])
-            if case == "absent tasks" and world == 1:  # one process with all rows
-                half = losses_of(network, x[: ROWS // 2], y[: ROWS // 2])
+            if case.startswith("absent") and world == 1:  # one process with all rows
+                half = losses_of(network, x[piece][::2], y[piece][::2])
                 losses = torch.stack([losses[0], half[1], losses[2]])
             if present is not None:
                 losses = torch.stack(
@@ -98,7 +106,7 @@ def train(name: str, case: str, rank: int = 0, world: int = 1) -> Tensor:
                         for loss, p in zip(losses, present, strict=True)
                     ]
                 )
-            if i < parts - 1 and world > 1:
+            if i < parts - 1 and isinstance(network, DistributedDataParallel):
                 with network.no_sync():
                     rule.backward(losses, shared=model.trunk.parameters(), present=present)
             else:
@@ -107,7 +115,7 @@ def train(name: str, case: str, rank: int = 0, world: int = 1) -> Tensor:
         seen = losses_of(model, x, y).detach()
         if present is not None:
             if world == 1:
-                seen[1] = losses_of(model, x[: ROWS // 2], y[: ROWS // 2]).detach()[1]
+                seen[1] = losses_of(model, x[::2], y[::2]).detach()[1]
             seen = seen.masked_fill(~present, torch.nan)
         observed = {"kpis": 1 - seen / 100, "val_losses": seen, "train_losses": seen}
         if "losses_after_step" in rule.observes:
@@ -128,20 +136,20 @@ def wrapped(model: nn.Module, case: str, world: int) -> nn.Module:
     return DistributedDataParallel(model, find_unused_parameters=case == UNUSED)
 
 
-def main(rank: int, world: int, rendezvous: str, out: str) -> None:
+def main(rank: int, world: int, rendezvous: str, out: str, names: tuple[str, ...] = NAMES) -> None:
     torch.set_num_threads(1)
     distributed.init_process_group(
         "gloo", rank=rank, world_size=world, init_method=f"file://{rendezvous}"
     )
     found = {}
-    for case, name in [*product(CASES, NAMES), *product((UNUSED, SHARDED), NAMES)]:
+    for case, name in [*product(CASES, names), *product((UNUSED, SHARDED), names)]:
         try:
             with sending() as sent:
                 found[case, name] = train(name, case, rank, world)
             found["sent", case, name] = sum(sent) / STEPS
         except Exception as error:
             found[case, name] = f"{type(error).__name__}: {error}"
-    for name in NAMES:
+    for name in names:
         with warnings.catch_warnings(record=True) as said:
             warnings.simplefilter("always")
             train(name, ALONE, rank, world)

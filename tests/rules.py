@@ -19,7 +19,7 @@ from mtl_utils.weighting import (
     make_weighting,
 )
 from mtl_utils.weighting.base import weighting_class
-from mtl_utils.weighting.kinds import GramianWeighting
+from mtl_utils.weighting.kinds import BatchesWeighting, GramianWeighting
 
 few = settings(max_examples=50, deadline=None)
 
@@ -33,6 +33,7 @@ NAMES = available_weightings()
 LOSS_RULES = of_kind(LossWeighting)
 GRADIENT_RULES = of_kind(GradientWeighting)
 GRAMIAN_RULES = of_kind(GramianWeighting)
+BATCHES_RULES = of_kind(BatchesWeighting)  # these take several independent batches a step
 RANDOM_RULES = [
     name for name in NAMES if "generator" in signature(weighting_class(name)).parameters
 ]
@@ -114,7 +115,31 @@ def needed_options(name: str, n_tasks: int) -> dict:
     return {"generator": torch.Generator().manual_seed(3)} if name in RANDOM_RULES else {}
 
 
+class _OneBatch:
+    """For rules that take independent batches: each call hands them the same one so many times.
+    With that they are functions of one batch, as all others are."""
+
+    def backward(self, losses, shared=None, *args, retain_graph=False, **options):
+        shared = None if shared is None else list(shared)
+        for _ in range(self.accumulate - 1):
+            super().backward(losses, shared, *args, retain_graph=True, **options)
+        return super().backward(losses, shared, *args, retain_graph=retain_graph, **options)
+
+
 def make(name: str, n_tasks: int, **options):
+    """A rule as `fresh` makes it; one that takes independent batches gets each several times."""
+    return on_one_batch(fresh(name, n_tasks, **options))
+
+
+def on_one_batch(weighting):
+    """The rule itself, which is given each batch several times if it takes independent ones."""
+    if weighting.batches > 1:
+        kind = type(weighting)
+        weighting.__class__ = type(kind.__name__, (_OneBatch, kind), {})
+    return weighting
+
+
+def fresh(name: str, n_tasks: int, **options):
     """A rule in float64, with something observed."""
     weighting = make_weighting(name, n_tasks, **{**needed_options(name, n_tasks), **options})
     weighting = weighting.double()

@@ -10,6 +10,7 @@ from mtl_utils.ensemble import early_stopping, train_many
 from mtl_utils.ensemble_optim import KINDS, SCHEDULES, many_optimizer
 from mtl_utils.models import HardSharing, flat_parameters, mlp
 from mtl_utils.weighting import LossWeighting, available_weightings
+from tests.rules import BATCHES_RULES
 
 K, MEMBERS, EPOCHS, BATCH, ROWS = 3, 3, 2, 8, 20
 OPTIONS = {
@@ -130,9 +131,17 @@ def assert_alike(makes, optimiser, schedule="constant"):
 
 
 @pytest.mark.parametrize("optimiser", KINDS)
-@pytest.mark.parametrize("name", available_weightings())
+@pytest.mark.parametrize("name", [n for n in available_weightings() if n not in BATCHES_RULES])
 def test_members_equal_loops(name, optimiser):
     assert_alike([maker(name, options) for options in OPTIONS.get(name, [{}] * 3)], optimiser)
+
+
+@pytest.mark.parametrize("name", BATCHES_RULES)
+def test_rules_that_take_several_batches_a_step_are_refused(name):
+    makes = [maker("mgda", {}), maker(name, {})]
+    message = rf"^make: {name} takes . independent batches a step, .* use mtl_utils.train for each"
+    with pytest.raises(ValueError, match=message):
+        fit(makes, [0.1, 0.1])
 
 
 @pytest.mark.parametrize("names", [("uncertainty", "liebel", "dwa"), ("gradnorm", "log", "mgda")])

@@ -107,3 +107,12 @@ def test_method_map_shows_every_method_of_the_catalogue_once():
     boxes = [text.get_text() for text in ax.texts if text.get_bbox_patch() is not None]
     titles = [f"{m.title.split(' (')[0]} · {m.notebook}" for m in methods.itertuples()]
     assert sorted(boxes) == sorted(titles)
+
+
+def test_no_box_of_the_method_map_lies_on_another():
+    plots.set_style()
+    fig, ax = plots.plot_method_map(catalogue.methods_table(), catalogue.READS)
+    fig.canvas.draw()
+    patches = [text.get_bbox_patch() for text in ax.texts if text.get_bbox_patch() is not None]
+    boxes = [patch.get_window_extent() for patch in patches]
+    assert not [1 for i, a in enumerate(boxes) for b in boxes[:i] if a.overlaps(b)]

@@ -19,6 +19,7 @@ from tests.rules import (
     Problem,
     float64,  # noqa: F401
     make,
+    on_one_batch,
     same_state,
     saved_and_loaded,
     step,
@@ -32,13 +33,22 @@ OPTIONS = {
     "uncertainty": {"forms": ("regression", "laplace", "classification", "regression")},
     "dtp": {"gamma": vector([0.5, 1.0, 2.0, 3.0])},
     "stch": {"preference": vector([1.0, 2.0, 0.5, 1.5]), "ideal": vector([-0.1, 0.0, 0.05, -1.0])},
+    "pbi": {"preference": vector([1.0, 2.0, 0.5, 1.5]), "ideal": vector([-0.1, 0.0, 0.05, -1.0])},
+    "cosmos": {"preference": vector([1.0, 2.0, 0.5, 1.5])},
     "famo": {"lower": vector([-0.5, 0.0, -1.0, -0.1]), "lr": 0.1},
     "loss_trend": {"window": 1},
     "gradnorm": {"lr": 0.1},
     "pareto_mtl": {"preferences": torch.eye(K) + 0.2, "index": 2},
     "db_mtl": {"sigma": 0.5},
+    "pcd": {"tau": 0.5, "beta": 0.5},
+    "moco": {"beta": 0.5, "gamma": 0.02, "rho": 0.1},
+    "excess_mtl": {"lr": 0.5, "warm_up": 2},
 }
-VARIANTS = {**{name: (name, {}) for name in NAMES}, "stch log": ("stch", {"warm_up": 2})}
+VARIANTS = {
+    **{name: (name, {}) for name in NAMES},
+    "stch log": ("stch", {"warm_up": 2}),
+    "cr_mogm pcd": ("cr_mogm", {"rule": "pcd"}),
+}
 PRESENT = [
     [True, True, True, True],
     [True, False, True, True],
@@ -63,7 +73,7 @@ def build(variant, present):
             options[option] = [value[k] for k in tasks]
     if name in RANDOM_RULES:
         options["generator"] = torch.Generator().manual_seed(3)
-    return make_weighting(name, len(tasks), **options)
+    return on_one_batch(make_weighting(name, len(tasks), **options))
 
 
 def part_of(state, name, present):
@@ -71,11 +81,12 @@ def part_of(state, name, present):
     tasks = [k for k in range(K) if present[k]]
     found = {}
     for key, value in state.items():
-        if key.startswith("options.") or key in ("rule", "n_tasks"):
+        own = key.removeprefix("inner.")  # of the rule that cr_mogm holds
+        if own.startswith("options.") or own in ("rule", "n_tasks"):
             continue
         if name == "gradvac" and key == "average":
             value = value[tasks][:, tasks]
-        elif value.dim() and key != "generator":
+        elif value.dim() and own != "generator":
             value = value[tasks]
         found[key] = value.clone()
     return found
@@ -149,7 +160,9 @@ def of_absent(state, name, away):
     """What a step must not touch: the entries of absent tasks, but for the weights of the step."""
     found = part_of(state, name, away)
     return {
-        key: t for key, t in found.items() if t.dim() and key not in ("last_weights", "generator")
+        key: t
+        for key, t in found.items()
+        if t.dim() and key.removeprefix("inner.") not in ("last_weights", "generator")
     }
 
 

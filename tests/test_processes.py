@@ -81,6 +81,8 @@ def test_what_a_rule_sends_is_what_its_documentation_says(two, case, name):
         gradients = last
     else:
         gradients = shared
+    if rule.batches > 1:  # those of the first, of the second, and of the update
+        gradients = 3 * shared
     observed = 2 * processes.K * len(rule.observes)
-    wanted = processes.K * (2 + gradients) + observed
+    wanted = processes.K * (1 + rule.batches + gradients) + observed
     assert [found["sent", case, name] for found in two] == [wanted, wanted]

@@ -20,6 +20,7 @@ from tests.rules import (
     GRAMIAN_RULES,
     RANDOM_RULES,
     float64,  # noqa: F401
+    on_one_batch,
     same_state,
     saved_and_loaded,
 )
@@ -28,13 +29,15 @@ from tests.test_solvers import SPECIAL, jacobians
 few = settings(max_examples=30, deadline=None)
 ONE_FUNCTION = [name for name in GRAMIAN_RULES if name != "pareto_mtl"]  # of the Gramian alone
 every_rule = pytest.mark.parametrize("name", ONE_FUNCTION)
-SCALE_FREE = ("imtl_g", "nash_mtl", "config", "fairgrad")  # in their direction
+SCALE_FREE = ("imtl_g", "nash_mtl", "config", "fairgrad", "pcd")  # in their direction
 
 
 def make(name, n_tasks, **options):
     if name in RANDOM_RULES:
         options = {"generator": torch.Generator().manual_seed(0), **options}
-    return make_weighting(name, n_tasks, **options)
+    if name == "pcd":  # in units of the squared gradients
+        options = {"eps": 0.0, **options}
+    return on_one_batch(make_weighting(name, n_tasks, **options))
 
 
 def coefficients(name, rows, **options):
@@ -305,6 +308,8 @@ def test_imtl_g_may_turn_round():
 def test_order_of_the_tasks(name, rows, seed):
     if name in RANDOM_RULES:
         pytest.skip("takes the tasks in random order")
+    if name == "pcd":
+        pytest.skip("its first task is the main one")
     order = np.random.default_rng(seed).permutation(len(rows))
     d, permuted = direction(name, rows), direction(name, rows[order])
     np.testing.assert_allclose(permuted, d, atol=1e-6 * np.linalg.norm(d))
@@ -389,6 +394,9 @@ def test_options_are_checked():
         ("gradnorm", {"floor": 1.0}, r"^floor: expected a number in \(0, 1\)"),
         ("db_mtl", {"beta": 1.0}, r"^beta: expected a number in \[0, 1\)"),
         ("pcgrad", {"generator": 3}, r"^generator: expected a torch.Generator on the CPU, got 3"),
+        ("pcd", {"tau": 1.1}, r"^tau: expected a number in \[0, 1\]"),
+        ("pcd", {"beta": 1.0}, r"^beta: expected a number in \[0, 1\)"),
+        ("pcd", {"eps": -1.0}, r"^eps: expected a number in \[0, inf\)"),
         ("pareto_mtl", {"preferences": [[1.0]], "index": 0}, r"^preferences: expected \[M, 2\]"),
         ("pareto_mtl", {"preferences": [[0, 0]], "index": 0}, r"^preferences: .* row of zeros"),
         ("pareto_mtl", {"preferences": [[1, 0]], "index": 1}, r"^index: expected a row .* got 1"),

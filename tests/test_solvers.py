@@ -230,3 +230,15 @@ def test_gramians_that_are_none(gramian, message):
     for solver in (solvers.min_norm_point, solvers.proportional_fairness):
         with pytest.raises(ValueError, match=f"^gramian: expected {message}"):
             solver(gramian)
+
+
+@given(numbers=st.lists(st.floats(-5, 5), min_size=1, max_size=8))
+@few
+def test_onto_simplex_is_the_closest_point(numbers):
+    """Closest, as no other weights lie beyond the plane through it: (v - x)' (e_k - x) <= 0."""
+    v = np.array(numbers)
+    x = solvers.onto_simplex(v)
+    assert x.min() >= 0 and x.sum() == pytest.approx(1, abs=1e-12)
+    assert ((v - x) - (v - x) @ x).max() < 1e-9
+    inside = np.abs(v) + 1.0
+    np.testing.assert_allclose(solvers.onto_simplex(inside / inside.sum()), inside / inside.sum())

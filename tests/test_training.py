@@ -358,6 +358,30 @@ def test_resume_is_exact(tmp_path, rule, shuffle):
     assert torch.equal(resumed.weighting.weights, whole.weighting.weights)
 
 
+@pytest.mark.parametrize("rule", ["modo", "sdmgrad"])
+def test_several_batches_make_a_step_and_a_rest_is_dropped(tmp_path, rule):
+    """23 rows in batches of 5 are 5 batches: two steps of modo, one of sdmgrad; a resumed training
+    knows nothing of the rest."""
+    whole, made = Setting(rule), []
+    whole.optimizer.register_step_post_hook(lambda *_: made.append(1))
+    full = whole.train(4)
+    assert len(made) == 4 * (5 // whole.weighting.batches) and not whole.weighting.waits
+    weights = full.groupby("epoch")["weight"].sum()
+    assert weights.tolist() == pytest.approx([1.0] * 4)
+    Setting(rule).train(2, checkpoint=tmp_path / "run.pt")
+    resumed = Setting(rule, seed=77)
+    history = resumed.train(4, checkpoint=tmp_path / "run.pt")
+    pd.testing.assert_frame_equal(history, full, check_exact=True)
+    assert same_state(resumed.state(), whole.state())
+
+
+def test_too_few_batches_for_a_step_are_refused():
+    setting = Setting("sdmgrad")
+    setting.loader = batches(make_data(), 20)
+    with pytest.raises(ValueError, match=r"^loader: expected at least 3 batches .* of sdmgrad"):
+        setting.train(1)
+
+
 @pytest.mark.parametrize("optimizer", [torch.optim.AdamW, torch.optim.RMSprop])
 def test_resume_with_a_loader_of_torch_that_shuffles(tmp_path, optimizer):
     """Without a generator of its own it draws from the global one."""

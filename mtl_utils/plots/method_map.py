@@ -21,7 +21,8 @@ def plot_method_map(methods: pd.DataFrame, reads: dict[str, str]) -> tuple[plt.F
     Returns:
         figure, axes.
     """
-    fig, ax = plt.subplots(figsize=(9.6, 5.8))
+    depth = 2.9 + 0.78 * methods["reads"].value_counts().max()  # of the longest column
+    fig, ax = plt.subplots(figsize=(9.6, 0.47 * depth))
     for column, (key, meaning) in enumerate(reads.items()):
         color = PALETTE[column]
         dark = readable(color)
@@ -46,8 +47,7 @@ def plot_method_map(methods: pd.DataFrame, reads: dict[str, str]) -> tuple[plt.F
     arrow = {"arrowstyle": "->", "color": "0.3"}
     ax.annotate("", xy=(len(reads) - 0.5, 1.15), xytext=(-0.5, 1.15), arrowprops=arrow)
     ax.text((len(reads) - 1) / 2, 1.3, "reads more, costs more", ha="center", fontsize=9)
-    longest = methods["reads"].value_counts().max()
-    ax.set(xlim=(-0.6, len(reads) - 0.4), ylim=(-1.1 - 0.78 * longest, 1.8))
+    ax.set(xlim=(-0.6, len(reads) - 0.4), ylim=(1.8 - depth, 1.8))
     ax.set_title("What a weighting method reads decides what it costs")
     ax.axis("off")
     return fig, ax

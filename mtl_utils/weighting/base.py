@@ -169,6 +169,8 @@ class Weighting(Stateful):
         needs_nonnegative: True for rules that refuse losses below 0.
         observes: names of the quantities that `observe` must be given, see `OBSERVABLE`.
         engine_options: which options of `use` the rule has.
+        batches: how many independent batches a step takes, B; so many calls of `backward`, or a
+            multiple of it, are one step, see `accumulate` of `use`.
         plan: in words, how the last call of `backward` found the gradients.
     """
 
@@ -181,6 +183,7 @@ class Weighting(Stateful):
     gramian = "exact"
     every = 1
     method = "auto"
+    batches = 1
     accumulate = 1
     plan: str | None = None
     _mean: Mean | None = None
@@ -272,8 +275,11 @@ class Weighting(Stateful):
         weights = torch.zeros_like(losses)
         if self.accumulate > 1:
             if self._held is None:
-                self._held = Accumulated(shared, self.n_tasks, scale or 1.0, self._mean)
-            self._held.add(losses, here.tolist())
+                each = self.accumulate // self.batches
+                self._held = Accumulated(
+                    shared, self.n_tasks, scale or 1.0, self._mean, self.batches, each
+                )
+            self._held.add(losses, here.tolist(), retain_graph)
             if self._held.calls < self.accumulate:
                 return weights
         held, self._held = self._held, None
@@ -291,7 +297,7 @@ class Weighting(Stateful):
         if not bool(batch.tasks.any()):
             self.last_weights = torch.zeros_like(self.last_weights)
             return weights
-        buffers = dict(self._buffers)
+        buffers = [(module, dict(module._buffers)) for module in self.modules()]
         draws = None if self.generator is None else self.generator.get_state()
         try:
             part = self if bool(batch.tasks.all()) else self.on(batch.tasks)
@@ -303,7 +309,8 @@ class Weighting(Stateful):
             land_overflow(losses)
             return weights
         if scale is not None and not batch.is_finite():
-            self._buffers = buffers
+            for module, before in buffers:
+                module._buffers = before
             if self.generator is not None and draws is not None:
                 self.generator.set_state(draws)
             return weights
@@ -349,7 +356,7 @@ class Weighting(Stateful):
         every: int = 1,
         method: str = "auto",
         group: Any = None,
-        accumulate: int = 1,
+        accumulate: int | None = None,
     ) -> Weighting:
         """Choose how gradients are found; returns the rule itself. What is not named is default.
 
@@ -366,12 +373,15 @@ class Weighting(Stateful):
                 on all their rows together, if each has equally many, and draws the same on all.
                 Beside the one gradient that the reducer sends, rules on losses send 2 K numbers a
                 step, rules on gradients also K gradients of the shared parameters ("last_layer" and
-                GradNorm: of the last layer, "representation": K x K numbers). A network sharded by
+                GradNorm: of the last layer, "representation": K x K numbers; rules that take
+                independent batches: 3 K gradients). A network sharded by
                 FSDP2 goes with rules on losses; rules on gradients refuse it.
             accumulate: so many calls of `backward`, micro-batches of equally many rows, count as
                 one batch: nothing lands before the last, and then what the whole batch gives. Do
                 not divide the losses. Until then K gradients of what all tasks share, and one of
-                each head, are kept.
+                each head, are kept. Default is 1; rules that take B independent batches have B, the
+                default, or a multiple: the first of the calls are then the first batch, and so on.
+                Where a task is absent from one of these batches, it is absent from the step.
 
         Raises:
             TypeError: an option that the rule does not have, see `engine_options`.
@@ -383,19 +393,37 @@ class Weighting(Stateful):
         self.gramian = check_choice("gramian", gramian, ("exact", "representation", "last_layer"))
         self.every = check_count("every", every)
         self.method = check_choice("method", method, gradients.METHODS)
-        self.accumulate = check_count("accumulate", accumulate)
+        self.accumulate = self.batches if accumulate is None else accumulate
+        check_count("accumulate", self.accumulate)
+        if self.accumulate % self.batches:
+            raise ValueError(
+                f"accumulate: {self.name} takes {self.batches} independent batches a step, each "
+                f"handed over by a backward() of its own; expected {self.batches} or a multiple, "
+                f"got {accumulate}"
+            )
         self._held = None
         self._mean = None if group is None else Mean(group)
         if self._mean is not None and self.generator is not None:
             self.generator.set_state(self._mean.first(self.generator.get_state()))
         return self
 
+    @property
+    def waits(self) -> bool:
+        """Whether calls of `backward` have been held back since the last step, see `accumulate`."""
+        return self._held is not None
+
+    def drop_held(self) -> None:
+        """Forget the calls of `backward` that are held back for a step. (They are not in the state
+        dict.)"""
+        self._held = None
+
     def prepare(self, shared: Iterable[Tensor]) -> Weighting:
         """Give every tensor of the state its shape before the first call; returns the rule itself.
 
         Only needed where a copy of the state is made beforehand and has to fit: loading with
         `torch.distributed.checkpoint`, an average of the weights begun before the first step. Only
-        `db_mtl` has such a tensor, its average of the gradients, [K, P].
+        rules that keep as many numbers as K gradients have such a tensor, [K, P]: `db_mtl`, `moco`,
+        `excess_mtl`.
 
         Args:
             shared: the shared parameters, as `backward` will be given them.

@@ -38,7 +38,8 @@ class Batch:
         ValueError: a task is absent from losses that do not come from torch.stack.
 
     Attributes:
-        tasks: [K], booleans, which tasks are present in any process.
+        tasks: [K], booleans, which tasks are present in any process; of several independent batches
+            in each of them.
         values: their losses over all processes, [K'], detached, in single precision at least.
         plan: in words, how the gradients were found.
     """
@@ -62,21 +63,25 @@ class Batch:
         self.method, self.memo, self.retain_graph, self.held = method, memo, retain_graph, held
         self.plan = "one backward pass"
         self.found: TaskGradients | Accumulated | None = None
-        counts = torch.tensor(self.here if held is None else held.counts).to(losses.device)
+        counts = torch.tensor([self.here]) if held is None else held.counts  # [batches, K]
         values = losses.detach() if held is None else held.losses.to(losses.device)
-        values = at_least_single(values).masked_fill(counts == 0, 0)
-        total = counts.to(values)
+        totals = counts.to(values.device, at_least_single(values).dtype)
+        values = at_least_single(values).masked_fill(totals.sum(0) == 0, 0)
         if mean is not None:
-            sums, total = mean.sum(torch.stack([values * total, total]))
-            values = sums / total.clamp_min(1)
-            # DistributedDataParallel divides by the number of processes; this by those with labels
-            share = mean.size * counts.to(total) / total.clamp_min(1)
-            if held is not None:
-                held.share = share.tolist()
-            elif not bool((share == 1).all()):
-                losses = losses * share.to(losses)
+            sums = mean.sum(torch.cat([(values * totals.sum(0))[None], totals]))
+            own, totals = totals, sums[1:]
+            values = sums[0] / totals.sum(0).clamp_min(1)
+            if held is None:
+                # DistributedDataParallel divides by the number of processes; this by those with
+                # labels
+                share = (mean.size * own / totals.clamp_min(1))[0]
+                if not bool((share == 1).all()):
+                    losses = losses * share.to(losses)
         self.losses = losses
-        self.tasks = (total > 0).cpu()
+        self.tasks = (totals > 0).all(0).cpu()
+        if held is not None:
+            held.totals = totals.cpu().double() / (1 if mean is None else mean.size)
+            held.keep(self.tasks)
         self.values = values[self.tasks.to(values.device)]
 
     def gradients(self, head_weights: Tensor | None = None) -> Found:
@@ -113,6 +118,7 @@ class Batch:
         """
         everywhere = self._all(weights, 0.0)
         if self.held is not None:
+            self.found = self.held
             self.held.head_weights = everywhere
             self.held.fill(torch.tensor(everywhere, dtype=torch.float64))
             self.plan = self.held.plan
@@ -125,9 +131,12 @@ class Batch:
     def settle(self) -> None:
         """Send zeros to leaves that only absent tasks reach in this process: the reducer of several
         processes waits for every parameter."""
-        if self.mean is None or all(self.here):
+        if self.mean is None or (all(self.here) and self.held is None):
             return
-        reached = {id(leaf) for leaf in leaves_of(self.losses, self.here)}
+        if self.held is not None:
+            reached = self.held.reached
+        else:
+            reached = {id(leaf) for leaf in leaves_of(self.losses, self.here)}
         if self.found is not None and self.found.fills_all_shared:
             reached |= {id(p) for p in self.shared}
         away = [leaf for leaf in leaves_of(self.losses) if id(leaf) not in reached]
@@ -196,11 +205,19 @@ class Part:
         """[K', K']."""
         return self._of_tasks(self.found.representation_gramian())
 
-    def fill(self, coefficients: Tensor) -> None:
-        """As of `TaskGradients`, from [K']."""
+    def product(self) -> Tensor:
+        """[K', K'], as of `Accumulated`."""
+        assert isinstance(self.found, Accumulated)
+        return self._of_tasks(self.found.product())
+
+    def fill(self, coefficients: Tensor, batch: int | None = None) -> None:
+        """As of `TaskGradients` or `Accumulated`, from [K']."""
         everywhere = torch.zeros(len(self.tasks), dtype=torch.float64)
         everywhere[self.tasks] = coefficients.detach().double().cpu()
-        self.found.fill(everywhere)
+        if isinstance(self.found, Accumulated):
+            self.found.fill(everywhere, batch)
+        else:
+            self.found.fill(everywhere)
 
     def fill_with(self, update: Tensor) -> None:
         """As of `TaskGradients`."""

@@ -6,22 +6,25 @@ LossWeighting           minimises a function of the losses of this step
 GradientWeighting       combines the task gradients of the shared parameters
   GramianWeighting      with coefficients that follow from their inner products
   CoordinateWeighting   coordinate by coordinate
+  BatchesWeighting      with coefficients that follow from independent batches
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Self
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from mtl_utils import solvers
-from mtl_utils.engine import landing
+from mtl_utils import gradients, solvers
+from mtl_utils.engine import TaskGradients, landing
 from mtl_utils.solvers import Array
 from mtl_utils.weighting.base import Weighting
 from mtl_utils.weighting.batch import Batch, Found
 from mtl_utils.weighting.checks import all_finite, refuse_tasks
+from mtl_utils.weighting.state import at_least_single
 
 
 class LossWeighting(Weighting):
@@ -169,13 +172,38 @@ class GramianWeighting(GradientWeighting):
 
 
 class CoordinateWeighting(GradientWeighting):
-    """Rules that need the task gradients themselves, not only their inner products."""
+    """Rules that need the task gradients themselves, not only their inner products.
+
+    Attributes:
+        kept: name of a buffer that holds as many numbers as K gradients, [K, P]; "" for none.
+            Before the first call it is [K, 0], as P is not known.
+    """
 
     engine_options: tuple[str, ...] = ()
+    kept = ""
 
     def merge(self, jacobian: Tensor, losses: Tensor) -> tuple[Tensor, Tensor]:
         """The update of the shared parameters [P] and weights [K], from J [K, P] and losses [K]."""
         raise NotImplementedError
+
+    def prepare(self, shared: Iterable[Tensor]) -> Self:
+        parameters = gradients.check_shared(shared)
+        if self.kept:
+            size = sum(parameter.numel() for parameter in parameters)
+            self._buffers[self.kept] = at_least_single(parameters[0].new_zeros(self.n_tasks, size))
+        return self
+
+    def _make_room(self, saved: dict[str, Tensor]) -> None:
+        if self.kept in saved:
+            there, own = saved[self.kept], self._buffers[self.kept]
+            assert own is not None
+            self._buffers[self.kept] = there.new_zeros(there.shape, device=own.device)
+
+    def _kept_as(self, jacobian: Tensor) -> Tensor:
+        """The numbers kept, as the Jacobian [K, P] is; zeros before the first call."""
+        own = self._buffers[self.kept]
+        assert own is not None
+        return own.to(jacobian) if own.shape[1] else torch.zeros_like(jacobian)
 
     def _head_weights(self, losses: Tensor) -> Tensor | None:
         return None
@@ -189,3 +217,52 @@ class CoordinateWeighting(GradientWeighting):
         found.fill_with(update)
         batch.plan = found.plan
         return weights
+
+
+class BatchesWeighting(GradientWeighting):
+    """Rules whose coefficients follow from the gradients of two independent batches.
+
+    A step takes `batches` calls of `backward`, each with losses of a batch of its own; nothing
+    lands before the last of them. A plain training loop that calls `optimizer.step()` after every
+    `backward` works as it is: where no gradient has landed, and none is left from before
+    (`zero_grad()` drops them), the optimiser does nothing.
+
+    Attributes:
+        update_from: which of the batches gives the gradients of the shared parameters, counted
+            from 0; None for the mean of all. Heads get the mean.
+    """
+
+    engine_options: tuple[str, ...] = ()
+    batches = accumulate = 2
+    update_from: int | None = None
+
+    def coefficients(self, gramian: Tensor) -> Tensor:
+        """alpha, [K], from J_1 J_2', [K, K]: entry (k, l) is the inner product of the gradient of
+        task k in the first batch with that of task l in the second.
+
+        Raises:
+            ValueError: not a [K, K] matrix of finite numbers.
+        """
+        array = gramian.detach().cpu().double().numpy()
+        if array.shape != (self.n_tasks, self.n_tasks) or not np.isfinite(array).all():
+            raise ValueError(
+                f"gramian: expected finite inner products of K = {self.n_tasks} tasks, "
+                f"got {array.tolist()}"
+            )
+        alpha = self.rule(array) if self.n_tasks > 1 else np.ones(1)
+        return torch.as_tensor(alpha).to(gramian)
+
+    def rule(self, product: Array) -> Array:
+        """alpha, [K], from J_1 J_2' in float64, K > 1."""
+        raise NotImplementedError
+
+    def _backward(self, batch: Batch) -> Tensor:
+        found = batch.gradients()
+        assert not isinstance(found, TaskGradients)  # several calls make a step
+        product = found.product()
+        reason = "the gradient in the shared parameters is not finite (squared norm shown)"
+        batch.check_finite(product.diagonal(), reason)
+        alpha = self.coefficients(product).to(batch.values)
+        found.fill(alpha, self.update_from)
+        batch.plan = found.plan
+        return alpha

@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-
 import torch
 from torch import Tensor
 
-from mtl_utils import gradients
 from mtl_utils.weighting.base import register
 from mtl_utils.weighting.checks import check_number, refuse_tasks
 from mtl_utils.weighting.kinds import CoordinateWeighting
-from mtl_utils.weighting.state import at_least_single
 
 
 @register(
@@ -53,6 +49,7 @@ class DBMTL(CoordinateWeighting):
     """
 
     needs_nonnegative = True
+    kept = "average"
     steps: Tensor
     average: Tensor
 
@@ -65,17 +62,6 @@ class DBMTL(CoordinateWeighting):
         self.eps = check_number("eps", eps, "[0, inf)")
         self.register_buffer("steps", torch.zeros(n_tasks, dtype=torch.int64))
         self.register_buffer("average", torch.zeros(n_tasks, 0))  # [K, P] from the first call on
-
-    def prepare(self, shared: Iterable[Tensor]) -> DBMTL:
-        parameters = gradients.check_shared(shared)
-        size = sum(parameter.numel() for parameter in parameters)
-        self.average = at_least_single(parameters[0].new_zeros(self.n_tasks, size))
-        return self
-
-    def _make_room(self, saved: dict[str, Tensor]) -> None:
-        if "average" in saved:
-            average = saved["average"]
-            self.average = average.new_zeros(average.shape, device=self.average.device)
 
     def _head_weights(self, losses: Tensor) -> Tensor:
         shifted = losses.detach() + self.eps
