@@ -318,6 +318,40 @@ def differences(study: Study, runs: pd.DataFrame, against: str = "equal") -> pd.
     return pairs[[*where[:4], "contender", "seed", "task", "difference", "percent"]]
 
 
+def by_setting(
+    study: Study, runs: pd.DataFrame, contender: str, against: str = "equal"
+) -> pd.DataFrame:
+    """One contender minus another in every cell, for `mtl_utils.plots.forest_plot`.
+
+    Args:
+        study: what was compared.
+        runs: its record.
+        contender, against: the two.
+
+    Returns:
+        a row for each cell and seed: data, `setting` (optimiser, width and length; categories in
+        the order of the study), and `percent`, the difference of the test metric, mean over tasks,
+        in per cent of the other's mean.
+    """
+    errors = results(study, runs)
+    means = errors.groupby([*CELL, "contender", "seed"], sort=False)["error"].mean()
+    table = means.unstack("contender")
+    scale = table[against].groupby(list(CELL), sort=False).transform("mean")
+    percent = (100 * (table[contender] - table[against]) / scale).rename("percent").reset_index()
+    names = [
+        f"{row.optimiser.capitalize()}, {row.width} units, {row.epochs} epochs"
+        for row in percent.itertuples()
+    ]
+    order = [
+        f"{optimiser.capitalize()}, {width} units, {epochs} epochs"
+        for optimiser in study.rates
+        for width in study.widths
+        for epochs in study.epochs
+    ]
+    percent["setting"] = pd.Categorical(names, order)
+    return percent[["data", "setting", "seed", "percent"]]
+
+
 def overview(table: pd.DataFrame) -> pd.DataFrame:
     """A table of `verdicts` for readers: a row a contender, a column a cell.
 
@@ -364,6 +398,21 @@ def _cell_names(table: pd.DataFrame) -> list[str]:
         name = f"{row.width} units, {row.epochs} epochs"
         names.append(name if table["data"].nunique() == 1 else f"{row.data}, {name}")
     return names
+
+
+def tally(table: pd.DataFrame) -> pd.DataFrame:
+    """In how many cells of a table of `verdicts` each contender is decided, and which way.
+
+    Returns:
+        a row a contender, a column a data set; an entry is such as "3 better, 1 worse of 8".
+    """
+    columns: dict[str, dict[str, str]] = {}
+    for (name, data), cells in table.groupby(["contender", "data"], sort=False):
+        counts = cells["verdict"].value_counts()
+        found = [f"{counts[which]} {which}" for which in ("better", "worse") if which in counts]
+        text = ", ".join(found) or "none"
+        columns.setdefault(str(data), {})[str(name)] = f"{text} of {len(cells)}"
+    return pd.DataFrame(columns).rename_axis("contender")
 
 
 def agreement(table: pd.DataFrame) -> pd.DataFrame:

@@ -297,6 +297,16 @@ def test_forest_plot_sorts_and_tells_what_leaves_zero_out(shown):
         assert hollow == [False, True, False]
 
 
+def test_forest_plot_keeps_the_order_of_categories(shown):
+    table = differences()
+    names = sorted(table["method"].unique(), reverse=True)
+    plots.forest_plot(
+        table.assign(method=pd.Categorical(table["method"], names)), better="less", **SAID
+    )
+    fig = shown[0][0]
+    assert [tick.get_text() for tick in fig.axes[0].get_yticklabels()] == names
+
+
 def test_forest_plot_the_other_way_round(shown):
     plots.forest_plot(differences(), better="more", **SAID)
     axes = shown[0][0].axes

@@ -352,6 +352,29 @@ def test_differences_by_seed_average_to_the_overview(runs):
     assert len(means) == shown.size
 
 
+def test_tally_counts_the_cells_that_are_decided(runs):
+    table = verdicts.verdicts(STUDY, runs)
+    names, places = list(table["contender"].unique()), table.groupby("contender").cumcount()
+    made = table.assign(verdict="not decided")
+    made.loc[(made["contender"] == names[0]) & (places < 2), "verdict"] = "better"
+    made.loc[(made["contender"] == names[0]) & (places == 2), "verdict"] = "worse"
+    found = verdicts.tally(made)
+    assert list(found.index) == names and list(found) == list(table["data"].unique())
+    assert list(found.iloc[:, 0]) == ["2 better, 1 worse of 4"] + ["none of 4"] * (len(names) - 1)
+
+
+def test_one_contender_by_setting_has_the_differences_of_the_verdicts(runs):
+    table = verdicts.by_setting(STUDY, runs, "fixed")
+    settings = list(table["setting"].cat.categories)
+    assert len(settings) == len(STUDY.rates) * len(STUDY.widths) * len(STUDY.epochs)
+    assert "2 units, 2 epochs" in settings[0]
+    mine = verdicts.verdicts(STUDY, runs).query("contender == 'fixed'")
+    means = table.groupby(["data", "setting"], observed=True, sort=False)["percent"].mean()
+    np.testing.assert_allclose(
+        sorted(means), sorted(100 * mine["difference"] / mine["other"]), rtol=1e-9
+    )
+
+
 def test_tasks_one_by_one_average_to_the_mean(runs):
     whole = verdicts.verdicts(STUDY, runs)["difference"]
     parts = [verdicts.verdicts(STUDY, runs, task=k)["difference"] for k in range(2)]

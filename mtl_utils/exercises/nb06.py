@@ -16,6 +16,12 @@ def _pair(n: float, temperature: float = 2.0) -> list[float]:
     return _weights((0.5 ** (n / 1000), 1.0), temperature)
 
 
+def _from_losses(before: list[float], last: list[float], temperature: float) -> list[float]:
+    """Weights after two epochs; a task whose earlier loss is 0 counts as unchanged."""
+    pairs = zip(before, last, strict=True)
+    return _weights(tuple(now / then if then > 0 else 1.0 for then, now in pairs), temperature)
+
+
 EXERCISES = {
     "06.1": Exercise(
         answer=_weights((0.5, 0.9, 1.0)),
@@ -59,6 +65,42 @@ EXERCISES = {
             (lambda n: _pair(n)[0], "That is the weight of the fast task."),
             (lambda n: _pair(n, 1.0)[1], "That is with T = 1."),
             (lambda n: _pair(n)[1] / 2, "The weights sum to K = 2, not to 1."),
+        ),
+    ),
+    "06.5": Exercise(
+        answer=_from_losses,
+        at=(
+            ([2.0, 1.0], [1.0, 0.9], 2.0),
+            ([1.0, 3.0, 0.5], [0.5, 3.0, 0.4], 0.5),
+            ([0.0, 1.0], [0.5, 0.9], 1.0),
+        ),
+        hint="First (1), with a ratio of 1 where the earlier loss is 0; then (2).",
+        formula="r = last / before, or 1 if before is 0. Then K exp(r / T) over the sum of "
+        "all exp(r / T).",
+        praise="and that is the whole method",
+        mistakes=(
+            (
+                lambda before, last, temperature: [
+                    w / len(before) for w in _from_losses(before, last, temperature)
+                ],
+                "The weights sum to K, not to 1.",
+            ),
+            (
+                lambda before, last, temperature: _from_losses(before, last, 1 / temperature),
+                "Divide the ratio by T, do not multiply.",
+            ),
+        ),
+    ),
+    "06.6": Exercise(
+        answer=_weights((1.0, 0.5), 0.2)[1],
+        hint="To which two numbers do the ratios of the two tasks go?",
+        formula="The ratios go to 1 and 0.5. Put both into (2), with T = 0.2.",
+        praise="the finished task ends with nearly all the weight",
+        mistakes=(
+            (_weights((1.0, 0.5), 0.2)[0], "That is the weight of task 1."),
+            (_weights((1.0, 0.5))[1], "That is with T = 2."),
+            (1.0, "The ratio of task 2 stays at 0.5 while that of task 1 goes to 1."),
+            (_weights((1.0, 0.5), 0.2)[1] / 2, "The weights sum to K = 2, not to 1."),
         ),
     ),
 }

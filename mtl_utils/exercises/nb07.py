@@ -10,6 +10,14 @@ def _weight(kpi: float, gamma: float) -> float:
     return -((1 - kpi) ** gamma) * math.log(kpi)
 
 
+def _weight_now(kpis: list[float], gamma: float, m: float) -> float:
+    """Formula (1) of the moving average (2)."""
+    mean = kpis[0]
+    for kpi in kpis:
+        mean = m * mean + (1 - m) * kpi
+    return _weight(mean, gamma)
+
+
 EXERCISES = {
     "07.1": Exercise(
         answer=_weight(0.6, 1) / _weight(0.8, 1),
@@ -63,6 +71,46 @@ EXERCISES = {
                 lambda p, kappa: _weight(1 - p, 1) / _weight(kappa, 1),
                 "That is with gamma = 1.",
             ),
+        ),
+    ),
+    "07.5": Exercise(
+        answer=_weight_now,
+        at=(
+            ([0.3], 2.0, 0.9),
+            ([0.2, 0.6, 0.7], 2.0, 0.9),
+            ([0.5, 0.1], 0.0, 0.5),
+            ([0.9, 0.4, 0.6, 0.8], 1.0, 0.7),
+        ),
+        hint="First the moving average of all KPIs, which begins with the first; then (1).",
+        formula="mean = kpis[0]; for each kpi: mean = m mean + (1 - m) kpi. Then "
+        "-(1 - mean)^gamma log(mean).",
+        praise="seven lines for K tasks, five for one",
+        mistakes=(
+            (
+                lambda kpis, gamma, m: _weight_now(kpis, gamma, 1 - m),
+                "m is the share of the past, not of the new KPI.",
+            ),
+            (
+                lambda kpis, gamma, m: _weight(kpis[-1], gamma),
+                "That is the weight of the last KPI alone: (2) is missing.",
+            ),
+            (
+                lambda kpis, gamma, m: _weight(sum(kpis) / len(kpis), gamma),
+                "That is the weight of the plain mean: use (2).",
+            ),
+        ),
+    ),
+    "07.6": Exercise(
+        answer=8.0,
+        rtol=0.01,
+        hint="Both factors of (1) shrink with the error. By how much does each differ?",
+        formula="For small e the weight is e^gamma times e. So the quotient is 2^(gamma + 1).",
+        praise="twice the error, eight times the weight, however good both are",
+        mistakes=(
+            (4.0, "That is (1 - KPI)^2 alone; the logarithm doubles, too."),
+            (2.0, "That is the logarithm alone; (1 - KPI)^2 is there, too."),
+            (1 / 8, "Upside down: the first task's weight on top."),
+            (1.0, "Both go to 0, but not at the same pace."),
         ),
     ),
 }

@@ -73,7 +73,8 @@ def forest_plot(
     """Differences to a baseline with their 95 % intervals: a row a method, a panel a data set.
 
     Methods are sorted by their mean over the data sets, each in units of the data set's largest
-    mean difference, the best on top. A filled mark is a difference whose interval leaves 0 out.
+    mean difference, the best on top; a column of categories keeps its order. A filled mark is a
+    difference whose interval leaves 0 out.
 
     Args:
         differences: a row for each method, data set and seed: the method minus the baseline.
@@ -90,9 +91,7 @@ def forest_plot(
     sets = list(differences[data].unique())
     if len(sets) > 4:
         raise ValueError(f"data: {len(sets)} data sets; a figure shows at most 4 panels")
-    means = differences.pivot_table(value, method, data, aggfunc="mean", sort=False)
-    order = (means / means.abs().max()).mean(axis=1).sort_values(ascending=better == "less")
-    names = list(order.index)
+    names = _best_first(differences, value, method, data, better)
     size = size or (9.6, 1.6 + ROW * len(names))
     with own_figure(title, alt, panels=len(sets), size=size, sharey=True) as axes:
         for ax, name in zip(axes, sets, strict=True):
@@ -109,6 +108,17 @@ def forest_plot(
         axes[0].plot([], [], "o", label="0 lies within", markerfacecolor="white", **mark)
         axes[0].set_yticks(range(len(names)), names)
         axes[0].set_ylim(len(names) - 0.5, -0.5)
+
+
+def _best_first(
+    differences: pd.DataFrame, value: str, method: str, data: str, better: str
+) -> list[Any]:
+    """The methods, the best on top, or in the order of their categories."""
+    if hasattr(differences[method], "cat"):
+        return list(differences[method].cat.categories)
+    means = differences.pivot_table(value, method, data, aggfunc="mean", sort=False)
+    order = (means / means.abs().max()).mean(axis=1).sort_values(ascending=better == "less")
+    return list(order.index)
 
 
 def _mean_and_interval(
