@@ -347,6 +347,29 @@ def test_arrows_start_at_the_origin_and_are_named(shown):
     assert ax.get_aspect() == 1
 
 
+def test_directions_that_conflict_with_no_gradient_are_shaded(shown):
+    plots.arrow_plot(ARROWS, kind="kind", shade=True, **SAID)
+    (sector,) = shown[0][0].axes[0].patches
+    corners = sector.get_xy()
+    gradients = ARROWS.loc[ARROWS["kind"] != "update", ["x", "y"]].to_numpy(dtype=float)
+    assert (corners @ gradients.T > -1e-6).all()
+    edges = np.sort((corners[[1, -2]] @ gradients.T).min(1))  # each at right angles to one
+    assert edges == pytest.approx([0, 0], abs=0.02 * np.abs(corners).max())
+
+
+def test_no_direction_is_shaded_where_every_one_conflicts():
+    around = np.array([[1.0, 0.0], [-1.0, 1.0], [-1.0, -1.0]])
+    assert len(fronts._harmless(around)) == 0
+    assert len(fronts._harmless(around[:1])) == 721  # a half plane, each quarter of a degree
+
+
+def test_low_ground_is_dark(shown):
+    plots.path_plot(PATHS, "x", "y", ground=lambda points: points[:, 0], **SAID)
+    (ground,) = shown[0][0].axes[0].collections
+    shades = ground.get_facecolor()[:, :3].mean(1)
+    assert (np.diff(shades) > 0).all() and ground.get_zorder() < 0
+
+
 def test_paths_go_from_ring_to_star(shown):
     plots.path_plot(PATHS, "x", "y", "rule", "start", front=FRONT, **SAID)
     fig = shown[0][0]
