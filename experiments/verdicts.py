@@ -358,20 +358,46 @@ def overview(table: pd.DataFrame) -> pd.DataFrame:
     An entry is the difference in per cent of the other's error, its 95 % interval, and a star where
     it is decided after Holm's correction.
     """
-    columns = []
-    for row in table.itertuples():
-        name = f"{row.width} units, {row.epochs} epochs"
-        columns.append(name if table["data"].nunique() == 1 else f"{row.data}, {name}")
     texts = []
     for row in table.itertuples():
         mean, low, high = (100 * v / row.other for v in (row.difference, row.low, row.high))
         star = "" if row.verdict == "not decided" else " *"
         texts.append(f"{mean:+.1f} [{low:+.1f}, {high:+.1f}]{star}")
-    long = pd.DataFrame({"contender": table["contender"], "cell": columns, "text": texts})
+    long = table[["contender"]].assign(cell=_cell_names(table), text=texts)
     wide = long.pivot(index="contender", columns="cell", values="text")
-    return wide.loc[long["contender"].unique(), list(dict.fromkeys(columns))].rename_axis(
-        columns=None
-    )
+    return wide.loc[long["contender"].unique(), long["cell"].unique()].rename_axis(columns=None)
+
+
+def by_seed(study: Study, runs: pd.DataFrame, against: str = "equal") -> pd.DataFrame:
+    """What `mtl_utils.plots.forest_plot` draws beside the table of `overview`.
+
+    Args:
+        study: what was compared.
+        runs: its record.
+        against: name of the other one.
+
+    Returns:
+        a row for each cell, contender and seed: `cell` (its name in `overview`), contender, seed,
+        and `percent`, the difference of the test metrics, means over tasks, in per cent of the
+        other's mean over seeds.
+    """
+    errors = results(study, runs)
+    keys = [*CELL, "seed", "contender"]
+    wide = errors.groupby(keys, sort=False)["error"].mean().unstack("contender")
+    other = wide.pop(against)
+    scale = other.groupby(list(CELL)).transform("mean")
+    percent = 100 * wide.sub(other, axis=0).div(scale, axis=0)
+    long = percent.reset_index().melt([*CELL, "seed"], value_name="percent")
+    return long.assign(cell=_cell_names(long))[["cell", "contender", "seed", "percent"]]
+
+
+def _cell_names(table: pd.DataFrame) -> list[str]:
+    """What readers call the cell of each row."""
+    names = []
+    for row in table.itertuples():
+        name = f"{row.width} units, {row.epochs} epochs"
+        names.append(name if table["data"].nunique() == 1 else f"{row.data}, {name}")
+    return names
 
 
 def tally(table: pd.DataFrame) -> pd.DataFrame:

@@ -18,7 +18,7 @@ from matplotlib.image import AxesImage
 from matplotlib.legend import Legend
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch, Rectangle
-from matplotlib.text import Annotation
+from matplotlib.text import Annotation, Text
 
 POINTS = 5  # shown of each artist
 
@@ -58,7 +58,7 @@ def _artist(artist: Any) -> Iterator[str]:
     if isinstance(artist, Annotation) and artist.arrow_patch is not None:
         arrow = _numbers(np.array([artist.xyann, artist.xy], dtype=float))
         yield f"arrow {artist.get_text()}: {arrow}"
-    elif hasattr(artist, "get_text"):
+    elif isinstance(artist, Text):
         yield f"text: {artist.get_text()}"
     elif isinstance(artist, AxesImage | QuadMesh):
         yield f"{name}image: {_numbers(np.ravel(np.asarray(artist.get_array())))}"

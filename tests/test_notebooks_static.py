@@ -23,14 +23,10 @@ each_lesson = pytest.mark.parametrize("path", LESSONS, ids=tool.label)
 # shrinks: a notebook that is rewritten has to leave it.
 OLD_FORM = {
     "01_why_multitask",
-    "02_losses_and_coefficients",
-    "04_two_regressions",
-    "05_heteroscedastic_uncertainty",
     "08_gradnorm",
     "09_mgda",
     "10_pareto_mtl",
     "11_loss_trend",
-    "12_gradient_conflicts",
     "13_scalarisations",
 }
 

@@ -367,6 +367,14 @@ def test_one_contender_by_setting_has_the_differences_of_the_verdicts(runs):
     )
 
 
+def test_differences_by_seed_average_to_the_overview(runs):
+    shown = verdicts.overview(verdicts.verdicts(STUDY, runs))
+    means = verdicts.by_seed(STUDY, runs).groupby(["contender", "cell"])["percent"].mean()
+    for (contender, cell), mean in means.items():
+        assert shown.loc[contender, cell].startswith(f"{mean:+.1f} [")
+    assert len(means) == shown.size
+
+
 def test_tasks_one_by_one_average_to_the_mean(runs):
     whole = verdicts.verdicts(STUDY, runs)["difference"]
     parts = [verdicts.verdicts(STUDY, runs, task=k)["difference"] for k in range(2)]

@@ -53,8 +53,8 @@ def table() -> str:
     for path in sorted((ROOT / "notebooks").glob("*.ipynb")):
         front = front_matter(path)
         link = f"[{front['title']}](notebooks/{path.name})"
-        if (path.parent / "research" / path.name).exists():
-            link += f" · [research](notebooks/research/{path.name})"
+        for report in sorted((path.parent / "research").glob(f"{path.name[:2]}_*.ipynb")):
+            link += f" · [research](notebooks/research/{report.name})"
         lines.append(f"| {link} | {front['promise']} | {front['time']} s |")
     return "\n".join(lines)
 

@@ -1,8 +1,24 @@
 """Exercises of notebook 05."""
 
 import math
+from collections.abc import Sequence
 
 from mtl_utils.exercises import Exercise
+
+LEVEL = math.sqrt(0.1**2 + 0.1 * 0.5 * 3 + 0.25 * 3)  # mean square of 0.1 + 0.5 |x| up to 3
+X, Z = (3.0, 1.0, 4.0, 2.0, 6.0, 5.0), (1.0, 0.5, -1.0, 1.5, -2.0, 3.0)
+
+
+def _bin_means(x: Sequence[float], z: Sequence[float], n_bins: int) -> list[float]:
+    """Mean of z in bins of equal size, by x."""
+    by_x = [value for _, value in sorted(zip(x, z, strict=True))]
+    size = len(by_x) // n_bins
+    return [sum(by_x[k * size : (k + 1) * size]) / size for k in range(n_bins)]
+
+
+def _squared_bin_means(x: Sequence[float], z: Sequence[float], n_bins: int) -> float:
+    return sum(mean**2 for mean in _bin_means(x, z, n_bins)) / n_bins
+
 
 EXERCISES = {
     "05.1": Exercise(
@@ -50,6 +66,38 @@ EXERCISES = {
             ),
             (lambda beta: 100 ** (2 * beta - 2), "Upside down: the quieter one pulls harder."),
             (lambda beta: 100**2, "That is the likelihood, beta = 0."),
+        ),
+    ),
+    "05.5": Exercise(
+        answer=_squared_bin_means,
+        at=((X, Z, 1), (X, Z, 2), (X, Z, 3), (X, Z, 6)),
+        hint="Three steps: sort z by x, cut, and average twice. Where does the square belong?",
+        formula="np.array(z)[np.argsort(x)].reshape(n_bins, -1), then .mean(1), square, .mean().",
+        praise="0.62 for the trapped network, 0.13 for the good one, in twelve bins",
+        mistakes=(
+            (
+                lambda x, z, n_bins: sum(v**2 for v in z) / len(z),
+                "That is the mean of z squared. Average within a bin before you square.",
+            ),
+            (
+                lambda x, z, n_bins: _squared_bin_means(range(len(x)), z, n_bins),
+                "Sort by x before you cut: a bin is a neighbourhood.",
+            ),
+            (
+                lambda x, z, n_bins: sum(_bin_means(x, z, n_bins)) / n_bins,
+                "Square the mean of each bin: without, bins of both signs cancel.",
+            ),
+        ),
+    ),
+    "05.6": Exercise(
+        answer=(LEVEL - 0.1) / 0.5,
+        rtol=0.01,
+        hint="First the height of the line: the root of the mean of (0.1 + 0.5 |x|) squared.",
+        formula="The mean square is 0.01 + 0.1 * 1.5 + 0.25 * 3; set 0.1 + 0.5 |x| to its root.",
+        praise="beyond it the constant head is too sure of itself, below it too modest",
+        mistakes=(
+            (1.5, "That is where the mean of the noise lies; its root mean square is larger."),
+            (LEVEL, "That is the height of the line. At which |x| is the noise as large?"),
         ),
     ),
 }

@@ -4,6 +4,22 @@ import numpy as np
 
 from mtl_utils.exercises import Exercise
 
+
+def _cosine(a: np.ndarray, b: np.ndarray) -> float:
+    return float(a @ b / np.linalg.norm(a) / np.linalg.norm(b))
+
+
+def _corrected(a1: np.ndarray, a2: np.ndarray, b1: np.ndarray, b2: np.ndarray) -> float:
+    """The cosine of two tasks, each on two batches, without the noise of the batches."""
+    measured = (_cosine(a1, b2) + _cosine(a2, b1)) / 2
+    return measured / np.sqrt(_cosine(a1, a2) * _cosine(b1, b2))
+
+
+_BATCHES = (  # a1, a2, b1, b2
+    tuple(map(np.array, ([1.0, 0.2, 0.0], [1.0, 0.0, 0.3], [-0.5, 1.0, 0.2], [-0.6, 0.8, 0.0]))),
+    tuple(map(np.array, ([2.0, 1.0, 0.5], [1.5, 2.0, 0.0], [1.0, 0.0, 1.0], [2.0, 1.0, 3.0]))),
+)
+
 EXERCISES = {
     "12.1": Exercise(
         answer=(1 + 1.6 / 4, 1 + 1.6 / 1),
@@ -37,11 +53,58 @@ EXERCISES = {
         answer=1 / np.sqrt(2 * float(np.finfo(np.float32).eps)),
         hint="What are the eigenvalues of the Gramian of two gradients at right angles?",
         formula="They are the squared lengths, in a ratio of 1 / r^2; set that to the tolerance.",
-        praise="2048: output and target in millimetres instead of metres is half of the way there "
-        "for an absolute error, and far beyond for a squared one",
+        praise="2048. A target alone in millimetres leaves the gradient of an absolute error as it "
+        "was; output and target together make it 1000 times as long, and that of a squared error a "
+        "million times: far beyond",
         mistakes=(
             (1 / (2 * 2.0**-23), "Eigenvalues are squared lengths: take the root."),
             (1 / np.sqrt(2.0**-23), "The tolerance is twice 2^-23, as there are two tasks."),
+        ),
+    ),
+    "12.4": Exercise(
+        answer=0.1,
+        hint="Which of |g_1|, the cosine and the direction of d change?",
+        formula="alpha_k = beta / |g_k|, and beta = 1 / sqrt(1 + cosine) stays.",
+        praise="and alpha_1 g_1, its part of the update, stays as it was",
+        mistakes=(
+            (10.0, "That is what happens to g_1. The product alpha_1 g_1 stays as it was."),
+            (1.0, "The update stays; its coefficient has to make up for the longer gradient."),
+            (0.01, "The gradient is 10 times as long, its square 100 times."),
+        ),
+    ),
+    "12.5": Exercise(
+        answer=1 / np.sqrt(5),
+        hint="All the help goes to task 2, so d = g_0 + c |g_0| g_2 / |g_2|. What is its gain?",
+        formula="g_2' g_0 + c |g_0| |g_2| = -1 + c sqrt(2.5) sqrt(2) = 0.",
+        praise="a straight line: just above the default of 0.4, and below the 0.5 of the toy",
+        mistakes=(
+            (1 / np.sqrt(2.5), "The gain of the help is c |g_0| times |g_2|, which is sqrt(2)."),
+            (1 / np.sqrt(2), "The radius is a share of |g_0| = sqrt(2.5), not of 1."),
+            (0.5, "That is enough; asked is from where on."),
+            (0.4, "There the gain of task 2 is -0.106: see the table."),
+        ),
+    ),
+    "12.6": Exercise(
+        answer=_corrected,
+        at=tuple(_BATCHES),
+        hint="Four cosines: a1 with b2, a2 with b1, a1 with a2, b1 with b2. Which divide?",
+        formula="(cos(a1, b2) + cos(a2, b1)) / 2 / sqrt(cos(a1, a2) cos(b1, b2)).",
+        praise="over many batches take the mean of each cosine first, and the ratio last",
+        mistakes=(
+            (
+                lambda a1, a2, b1, b2: _corrected(a1, a2, b2, b1),
+                "You took the tasks on one batch, whose noise is common: a1 goes with b2.",
+            ),
+            (
+                lambda a1, a2, b1, b2: (_cosine(a1, b2) + _cosine(a2, b1)) / 2,
+                "That is the measured cosine, without the correction.",
+            ),
+            (
+                lambda a1, a2, b1, b2: (
+                    (_cosine(a1, b2) + _cosine(a2, b1)) / 2 / _cosine(a1, a2) / _cosine(b1, b2)
+                ),
+                "The root is missing: each task's cosine counts half.",
+            ),
         ),
     ),
 }

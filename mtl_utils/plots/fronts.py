@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 import pandas as pd
+import seaborn as sns
 from matplotlib.axes import Axes
 
 from mtl_utils.plots.canvas import beside, levels_of, looks, needs, panel, place_labels
@@ -21,6 +23,7 @@ def arrow_plot(
     name: str = "name",
     kind: str | None = None,
     *,
+    shade: bool = False,
     title: str = "",
     alt: str = "",
     ax: Axes | None = None,
@@ -34,6 +37,7 @@ def arrow_plot(
         name: column of what is written at the tip.
         kind: column that tells task gradients (thin, in the colours of the tasks) from updates
             (thick, black): where it holds "update". Left out, all are gradients.
+        shade: the directions that conflict with no gradient.
         title: states the finding.
         alt: what the figure shows, in a sentence.
         ax: draw into this panel of a larger figure; without alt.
@@ -50,6 +54,10 @@ def arrow_plot(
     with panel(ax, title, alt, size or (6.0, 1.4 + 5.2 * min(high / wide, 1))) as ax:
         ax.axhline(0, color="0.85", linewidth=1, linestyle="-", zorder=0)
         ax.axvline(0, color="0.85", linewidth=1, linestyle="-", zorder=0)
+        if shade:
+            gradients = tips if kind is None else tips[arrows[kind] != "update"]
+            sector = 2 * np.abs(limits).max() * _harmless(gradients)
+            ax.fill(*np.vstack([[0, 0], sector]).T, color="0.93", linewidth=0, zorder=-1)
         task = 0
         for row, tip in zip(arrows.to_dict("records"), tips, strict=True):
             update = kind is not None and row[kind] == "update"
@@ -77,6 +85,16 @@ def arrow_plot(
             fig.set_layout_engine("compressed")  # no gaps beside axes of a fixed shape
 
 
+def _harmless(gradients: np.ndarray) -> np.ndarray:
+    """Unit vectors along the arc of directions that conflict with no gradient, [N, 2]; N = 0 if
+    there is none."""
+    angles = np.radians(np.arange(-180, 180, 0.25))
+    around = np.stack([np.cos(angles), np.sin(angles)], 1)
+    fine = (around @ gradients.T > -1e-9).all(1)
+    begin = int(np.argmax(fine & ~np.roll(fine, 1)))  # after a direction that conflicts
+    return np.roll(around, -begin, 0)[np.roll(fine, -begin)]
+
+
 def path_plot(
     paths: pd.DataFrame,
     x: str,
@@ -85,6 +103,7 @@ def path_plot(
     run: str | None = None,
     *,
     front: pd.DataFrame | None = None,
+    ground: Callable[[np.ndarray], np.ndarray] | None = None,
     title: str = "",
     alt: str = "",
     ax: Axes | None = None,
@@ -99,6 +118,7 @@ def path_plot(
         run: column that tells the runs of one value of `by` apart.
         front: points of the Pareto front, in order, with the columns x and y; drawn as a broad
             grey line.
+        ground: heights [N] of points [N, 2], such as the mean loss; the lower, the darker.
         title: states the finding.
         alt: what the figure shows, in a sentence.
         ax: draw into this panel of a larger figure; without alt.
@@ -122,6 +142,19 @@ def path_plot(
             if by is not None:
                 ax.plot([], [], label=str(level), **style)
         ax.set(xlabel=x, ylabel=y)
+        if ground is not None:
+            _shade_ground(ax, ground)
+
+
+def _shade_ground(ax: Axes, ground: Callable[[np.ndarray], np.ndarray], points: int = 150) -> None:
+    """Seven shades of the heights within the limits of the axes, as much of each."""
+    limits = ax.get_xlim(), ax.get_ylim()
+    x, y = np.meshgrid(*(np.linspace(*ends, points) for ends in limits))
+    heights = ground(np.stack([x.ravel(), y.ravel()], 1)).reshape(x.shape)
+    levels = np.unique(np.quantile(heights, np.linspace(0, 1, 8)))
+    shades = sns.light_palette("0.68", len(levels) - 1, reverse=True)
+    ax.contourf(x, y, heights, levels=levels, colors=shades, zorder=-2)
+    ax.set(xlim=limits[0], ylim=limits[1])
 
 
 def _ends(ax: Axes, path: np.ndarray, color: str) -> None:

@@ -1,6 +1,6 @@
 """Gramians below their exact price: what they cost, and how far off the update is.
 
-    python -m benchmarks.gramian_estimates    writes results/12_gramian_estimates.csv (7 minutes)
+    python -m experiments.nb12_estimates    writes results/12_gramian_estimates.csv (7 minutes)
 
 20 attributes of rendered glyphs, an MLP trunk (576-256-256) with linear heads, batches of 128.
 Along 300 steps of plain training, every 15th from the 30th on: the exact update of four rules, the

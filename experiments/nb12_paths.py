@@ -1,6 +1,6 @@
 """The two-dimensional toys of notebook 12, in full length.
 
-python -m benchmarks.conflict_toys    writes results/12_toy.csv, 12_pcgrad_toy.csv (18 minutes)
+python -m experiments.nb12_paths    writes results/12_toy.csv, 12_pcgrad_toy.csv (18 minutes)
 
 Two losses of two parameters, gradients in closed form, directions from `mtl_utils`, steps of Adam
 with a rate of 0.001. A setting is a scale of the losses, a number of steps and starts, all as
@@ -101,7 +101,7 @@ SETTINGS = {
         valley, (0.5, 0.5), FIVE, 35_000, 500, plain("aligned_mtl") | TOLERANCES
     ),
     "as published first": Setting(
-        valley, (1.0, 1.0), THREE, 100_000, 2000, plain("equal", "pcgrad") | HALF
+        valley, (1.0, 1.0), THREE, 100_000, 2000, plain("equal", "pcgrad", "nash_mtl") | HALF
     ),
 }
 RAVINE = {
