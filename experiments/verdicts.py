@@ -1,8 +1,8 @@
 """From a record to verdicts, and what a record must have gone through before it may have any.
 
 `check` refuses a record that did not go through the protocol. `verdicts` is the table of a study:
-each contender against equal weights in every cell, paired by seed. `forest` is what the figure of a
-method needs.
+each contender against equal weights in every cell, paired by seed. `differences` is what the figure
+of a method needs.
 
 python -m experiments.verdicts nb06_dwa 06_dwa    checks the record, writes its table to
                                                   results/06_dwa_verdicts.csv, and prints it
@@ -275,81 +275,45 @@ def holm(p: Sequence[float]) -> np.ndarray:
     return corrected
 
 
-def forest(table: pd.DataFrame, contender: str) -> pd.DataFrame:
-    """What the forest plot of a method shows: a row a cell, in per cent of the other's error.
-
-    Args:
-        table: of `verdicts`; tables of several studies may be joined.
-        contender: the method.
-
-    Returns:
-        columns of `CELL`, label, difference, low, high, detectable (per cent), verdict, plateau.
-    """
-    mine = table[table["contender"] == contender].copy()
-    for column in ("difference", "low", "high", "detectable"):
-        mine[column] = 100 * mine[column] / mine["other"]
-    mine["label"] = [
-        f"{row.data}, {row.optimiser}, width {row.width}, {row.epochs} epochs"
-        for row in mine.itertuples()
-    ]
-    columns = ["difference", "low", "high", "detectable", "verdict", "plateau"]
-    return mine[[*CELL, "label", *columns]].reset_index(drop=True)
-
-
-def differences(study: Study, runs: pd.DataFrame, against: str = "equal") -> pd.DataFrame:
+def differences(
+    study: Study, runs: pd.DataFrame, against: str = "equal", task: int | None = None
+) -> pd.DataFrame:
     """What `mtl_utils.plots.forest_plot` draws: each contender minus another one, by seed.
 
     Args:
         study: what was compared.
         runs: its record.
         against: name of the other one.
+        task: of this task alone; default the mean over tasks.
 
     Returns:
-        a row for each cell, contender, seed and task: columns of `CELL`, contender, seed, task,
-        `difference` of the test metrics, and `percent`, that in per cent of the other's mean.
+        a row for each cell, contender and seed: columns of `CELL`, seed, contender, `difference` of
+        the test metrics, `percent`, that in per cent of the other's mean over seeds, `cell` (its
+        name in `overview`) and `setting` (optimiser, width and length; categories in the order of
+        the study).
     """
     errors = results(study, runs)
-    where = [*CELL, "seed", "task"]
-    other = errors[errors["contender"] == against].drop(columns="contender")
-    pairs = errors[errors["contender"] != against].merge(other, on=where, suffixes=("", "_other"))
-    pairs["difference"] = pairs["error"] - pairs["error_other"]
-    means = pairs.groupby([*CELL, "contender", "task"])["error_other"].transform("mean")
-    pairs["percent"] = 100 * pairs["difference"] / means
-    return pairs[[*where[:4], "contender", "seed", "task", "difference", "percent"]]
-
-
-def by_setting(
-    study: Study, runs: pd.DataFrame, contender: str, against: str = "equal"
-) -> pd.DataFrame:
-    """One contender minus another in every cell, for `mtl_utils.plots.forest_plot`.
-
-    Args:
-        study: what was compared.
-        runs: its record.
-        contender, against: the two.
-
-    Returns:
-        a row for each cell and seed: data, `setting` (optimiser, width and length; categories in
-        the order of the study), and `percent`, the difference of the test metric, mean over tasks,
-        in per cent of the other's mean.
-    """
-    errors = results(study, runs)
-    means = errors.groupby([*CELL, "contender", "seed"], sort=False)["error"].mean()
-    table = means.unstack("contender")
-    scale = table[against].groupby(list(CELL), sort=False).transform("mean")
-    percent = (100 * (table[contender] - table[against]) / scale).rename("percent").reset_index()
-    names = [
-        f"{row.optimiser.capitalize()}, {row.width} units, {row.epochs} epochs"
-        for row in percent.itertuples()
-    ]
+    if task is not None:
+        errors = errors[errors["task"] == task]
+    keys = [*CELL, "seed", "contender"]
+    wide = errors.groupby(keys, sort=False)["error"].mean().unstack("contender")
+    other = wide.pop(against)
+    scale = other.groupby(list(CELL)).transform("mean")
+    table = wide.sub(other, axis=0).melt(value_name="difference", ignore_index=False)
+    table["percent"] = 100 * table["difference"] / scale.loc[table.index]
+    table = table.reset_index()
+    names = [_setting(r.optimiser, r.width, r.epochs) for r in table.itertuples()]
     order = [
-        f"{optimiser.capitalize()}, {width} units, {epochs} epochs"
+        _setting(optimiser, width, epochs)
         for optimiser in study.rates
         for width in study.widths
         for epochs in study.epochs
     ]
-    percent["setting"] = pd.Categorical(names, order)
-    return percent[["data", "setting", "seed", "percent"]]
+    return table.assign(cell=_cell_names(table), setting=pd.Categorical(names, order))
+
+
+def _setting(optimiser: str, width: int, epochs: int) -> str:
+    return f"{optimiser.capitalize()}, {width} units, {epochs} epochs"
 
 
 def overview(table: pd.DataFrame) -> pd.DataFrame:
@@ -366,29 +330,6 @@ def overview(table: pd.DataFrame) -> pd.DataFrame:
     long = table[["contender"]].assign(cell=_cell_names(table), text=texts)
     wide = long.pivot(index="contender", columns="cell", values="text")
     return wide.loc[long["contender"].unique(), long["cell"].unique()].rename_axis(columns=None)
-
-
-def by_seed(study: Study, runs: pd.DataFrame, against: str = "equal") -> pd.DataFrame:
-    """What `mtl_utils.plots.forest_plot` draws beside the table of `overview`.
-
-    Args:
-        study: what was compared.
-        runs: its record.
-        against: name of the other one.
-
-    Returns:
-        a row for each cell, contender and seed: `cell` (its name in `overview`), contender, seed,
-        and `percent`, the difference of the test metrics, means over tasks, in per cent of the
-        other's mean over seeds.
-    """
-    errors = results(study, runs)
-    keys = [*CELL, "seed", "contender"]
-    wide = errors.groupby(keys, sort=False)["error"].mean().unstack("contender")
-    other = wide.pop(against)
-    scale = other.groupby(list(CELL)).transform("mean")
-    percent = 100 * wide.sub(other, axis=0).div(scale, axis=0)
-    long = percent.reset_index().melt([*CELL, "seed"], value_name="percent")
-    return long.assign(cell=_cell_names(long))[["cell", "contender", "seed", "percent"]]
 
 
 def _cell_names(table: pd.DataFrame) -> list[str]:

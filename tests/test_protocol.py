@@ -308,29 +308,31 @@ def test_what_could_have_been_seen_is_seen_in_four_of_five_cases():
     assert np.mean(hits) == pytest.approx(0.8, abs=0.04)
 
 
-def test_forest_and_agreement(runs):
+def test_agreement(runs):
     table = verdicts.verdicts(STUDY, runs, within=("width", "epochs"))
-    found = verdicts.forest(table, "uncertainty")
-    assert len(found) == 4 and found["label"].is_unique
-    mine = table[table["contender"] == "uncertainty"]
-    np.testing.assert_allclose(found["difference"], 100 * mine["difference"] / mine["other"])
     made = table.assign(verdict=["better"] * 27 + ["worse"])
     common = verdicts.agreement(made).set_index("contender")["verdict"]
     assert common.value_counts()["better"] == 6
     assert common[made.iloc[-1]["contender"]] == "depends on width or length"
 
 
-def test_differences_by_seed_have_the_means_of_the_verdicts(runs):
-    table = verdicts.verdicts(STUDY, runs)
-    by_seed = verdicts.differences(STUDY, runs)
+@pytest.mark.parametrize("task", [None, 0])
+def test_differences_by_seed_have_the_means_of_the_verdicts(runs, task):
+    table = verdicts.verdicts(STUDY, runs, task=task)
+    by_seed = verdicts.differences(STUDY, runs, task=task)
     keys = ["width", "epochs", "contender"]
-    means = by_seed.groupby(keys)["difference"].mean()
-    wanted = table.set_index(keys)["difference"]
-    np.testing.assert_allclose(means.loc[wanted.index], wanted, atol=1e-12)
-    one = by_seed[by_seed["task"] == 0].groupby(keys)["percent"].mean()
-    alone = verdicts.verdicts(STUDY, runs, task=0).set_index(keys)
-    share = 100 * alone["difference"] / alone["other"]
-    np.testing.assert_allclose(one.loc[share.index], share, atol=1e-9)
+    wanted = table.set_index(keys)
+    means = by_seed.groupby(keys)[["difference", "percent"]].mean().loc[wanted.index]
+    np.testing.assert_allclose(means["difference"], wanted["difference"], atol=1e-12)
+    share = 100 * wanted["difference"] / wanted["other"]
+    np.testing.assert_allclose(means["percent"], share, atol=1e-9)
+    assert len(by_seed) == len(table) * len(STUDY.reporting)
+
+
+def test_settings_are_in_the_order_of_the_study(runs):
+    settings = list(verdicts.differences(STUDY, runs)["setting"].cat.categories)
+    assert len(settings) == len(STUDY.rates) * len(STUDY.widths) * len(STUDY.epochs)
+    assert settings[0].endswith("2 units, 2 epochs")
 
 
 def test_overview_has_a_row_for_each_contender(runs):
@@ -346,7 +348,7 @@ def test_overview_has_a_row_for_each_contender(runs):
 
 def test_differences_by_seed_average_to_the_overview(runs):
     shown = verdicts.overview(verdicts.verdicts(STUDY, runs))
-    means = verdicts.by_seed(STUDY, runs).groupby(["contender", "cell"])["percent"].mean()
+    means = verdicts.differences(STUDY, runs).groupby(["contender", "cell"])["percent"].mean()
     for (contender, cell), mean in means.items():
         assert shown.loc[contender, cell].startswith(f"{mean:+.1f} [")
     assert len(means) == shown.size
@@ -361,18 +363,6 @@ def test_tally_counts_the_cells_that_are_decided(runs):
     found = verdicts.tally(made)
     assert list(found.index) == names and list(found) == list(table["data"].unique())
     assert list(found.iloc[:, 0]) == ["2 better, 1 worse of 4"] + ["none of 4"] * (len(names) - 1)
-
-
-def test_one_contender_by_setting_has_the_differences_of_the_verdicts(runs):
-    table = verdicts.by_setting(STUDY, runs, "fixed")
-    settings = list(table["setting"].cat.categories)
-    assert len(settings) == len(STUDY.rates) * len(STUDY.widths) * len(STUDY.epochs)
-    assert "2 units, 2 epochs" in settings[0]
-    mine = verdicts.verdicts(STUDY, runs).query("contender == 'fixed'")
-    means = table.groupby(["data", "setting"], observed=True, sort=False)["percent"].mean()
-    np.testing.assert_allclose(
-        sorted(means), sorted(100 * mine["difference"] / mine["other"]), rtol=1e-9
-    )
 
 
 def test_tasks_one_by_one_average_to_the_mean(runs):
