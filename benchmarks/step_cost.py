@@ -97,12 +97,13 @@ class Steps:
             p.grad = sum(parts[1:], parts[0]) if parts else None
 
     def loop_for_gradnorm(self, losses: list) -> None:
-        """Norms in the last layer, then one weighted pass."""
+        """Norms in the last layer, one weighted pass, Adam's step on the weights."""
         last = last_layer_of(self.shared)
         rows = [self.flat(gradients_of(loss, last, True), last) for loss in losses]
-        jacobian = torch.stack(rows)
-        weights = self.weighting("gradnorm").coefficients(jacobian @ jacobian.T)
-        (weights * torch.stack(losses)).sum().backward()
+        norms, values = torch.stack([row.norm() for row in rows]), torch.stack(losses)
+        weighting = self.weighting("gradnorm")
+        (weighting.weights_now() * values).sum().backward()
+        weighting._learn(values.detach(), norms)
 
     def naive(self, rule: str) -> None:
         """A backward pass through everything for each task, as most public code does it: the

@@ -133,7 +133,8 @@ def read(
         roots = [own if there else [] for own, there in zip(roots, present, strict=True)]
     graph = Graph(losses, roots, stacks=stacks or [])
     starts = [{root.edge.node for root in roots} for roots in graph.roots]
-    order = _parents_first(node for nodes in starts for node in nodes)
+    children = _parents_first(node for nodes in starts for node in nodes)
+    order = list(children)
     graph.every = order
     reentrant = "CheckpointFunctionBackward"
     if any(type(node).__name__ == reentrant for node in order):
@@ -149,37 +150,32 @@ def read(
         for node in nodes:
             reached_by[node] |= 1 << k
     for node in order:
-        for child, _ in node.next_functions:
-            if child is not None:
-                reached_by[child] |= reached_by[node]
-    leads: dict[Any, bool] = {}  # to a shared parameter
-    for node in reversed(order):
-        leads[node] = (isinstance(node, LEAF) and id(node.variable) in wanted) or any(
-            leads[child] for child, _ in node.next_functions if child is not None
-        )
-
-    def is_common(node: Any) -> bool:
         mask = reached_by[node]
-        return leads[node] and (not heads or len(starts) == 1 or mask & (mask - 1) != 0)
-
+        for child, _ in children[node]:
+            if child is not None:
+                reached_by[child] |= mask
+    leads = {node for node in order if isinstance(node, LEAF) and id(node.variable) in wanted}
+    shared_leaves = set(leads)
+    for node in reversed(order):  # to a shared parameter
+        if any(child in leads for child, _ in children[node]):
+            leads.add(node)
+    each_is_common = not heads or len(starts) == 1
+    common = {n for n in leads if each_is_common or reached_by[n] & (reached_by[n] - 1)}
     for k, own in enumerate(graph.roots):
         for i, root in enumerate(own):
             node = root.edge.node
-            if is_common(node) or (isinstance(node, LEAF) and leads[node]):
+            if node in common or node in shared_leaves:
                 graph.gates.append(Gate(k, None, i, (node, root.edge.output_nr)))
     for node in order:
-        if is_common(node) or not leads[node]:
+        if node in common or node not in leads:
             continue
-        for index, (child, number) in enumerate(node.next_functions):
-            if child is None:
-                continue
-            is_shared = isinstance(child, LEAF) and id(child.variable) in wanted
-            if is_shared:
+        for index, (child, number) in enumerate(children[node]):
+            if child in shared_leaves:
                 graph.direct.add(id(child.variable))
-            if is_shared or is_common(child):
+            if child in shared_leaves or child in common:
                 task = reached_by[node].bit_length() - 1
                 graph.gates.append(Gate(task, node, index, (child, number)))
-    _sort_leaves(graph, shared, wanted)
+    _sort_leaves(graph, shared, wanted, children)
     return graph
 
 
@@ -199,10 +195,15 @@ def leaves_of(losses: Tensor, present: Sequence[bool] | None = None) -> list[Ten
     return [node.variable for node in order if isinstance(node, LEAF)]
 
 
-def _sort_leaves(graph: Graph, shared: Sequence[Tensor], wanted: set[int]) -> None:
+def _sort_leaves(
+    graph: Graph, shared: Sequence[Tensor], wanted: set[int], children: dict[Any, tuple]
+) -> None:
     """Fill `live`, `private`, `below`, `nodes` and `layered`."""
     entered = {gate.into[0] for gate in graph.gates}
-    behind = set(_parents_first(c for n in entered for c, _ in n.next_functions if c is not None))
+    behind: set[Any] = set()
+    for node in graph.every:  # parents first
+        if node in entered or node in behind:
+            behind.update(child for child, _ in children[node] if child is not None)
     graph.nodes = entered | behind
     graph.layered = entered.isdisjoint(behind)
     reached = set()
@@ -216,22 +217,23 @@ def _sort_leaves(graph: Graph, shared: Sequence[Tensor], wanted: set[int]) -> No
     graph.live = [p for p in shared if id(p) in reached]
 
 
-def _parents_first(roots: Iterable[Any]) -> list:
-    """All nodes under the roots in topological order."""
-    order: list = []
-    state: dict[Any, bool] = {}  # False: its children are being visited, True: done
-    stack = [node for node in dict.fromkeys(roots)]
+def _parents_first(roots: Iterable[Any]) -> dict[Any, tuple]:
+    """All nodes under the roots in topological order, and what each has below it."""
+    done: list = []
+    below: dict[Any, tuple] = {}
+    finished = set()
+    stack = list(dict.fromkeys(roots))
     while stack:
         node = stack[-1]
-        if node not in state:
-            state[node] = False
-            stack += [c for c, _ in node.next_functions if c is not None and c not in state]
+        if node not in below:
+            below[node] = node.next_functions  # asked for once: it makes new objects
+            stack += [c for c, _ in below[node] if c is not None and c not in below]
             continue
         stack.pop()
-        if not state[node]:
-            state[node] = True
-            order.append(node)
-    return order[::-1]
+        if node not in finished:
+            finished.add(node)
+            done.append(node)
+    return {node: below[node] for node in reversed(done)}
 
 
 # ---- where each task begins ------------------------------------------------------------------

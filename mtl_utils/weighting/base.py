@@ -272,7 +272,6 @@ class Weighting(Stateful):
     ) -> Tensor:
         """A step of the tasks that are present in any process, by a rule for these alone; weights
         of all tasks, [K]."""
-        weights = torch.zeros_like(losses)
         if self.accumulate > 1:
             if self._held is None:
                 each = self.accumulate // self.batches
@@ -281,7 +280,7 @@ class Weighting(Stateful):
                 )
             self._held.add(losses, here.tolist(), retain_graph)
             if self._held.calls < self.accumulate:
-                return weights
+                return torch.zeros_like(losses)
         held, self._held = self._held, None
         batch = Batch(
             losses,
@@ -294,30 +293,42 @@ class Weighting(Stateful):
             retain_graph,
             held,
         )
-        if not bool(batch.tasks.any()):
+        if not batch.all_present and not bool(batch.tasks.any()):
             self.last_weights = torch.zeros_like(self.last_weights)
-            return weights
-        buffers = [(module, dict(module._buffers)) for module in self.modules()]
-        draws = None if self.generator is None else self.generator.get_state()
+            return torch.zeros_like(losses)
+        undo = self._remembered() if scale is not None else None
         try:
-            part = self if bool(batch.tasks.all()) else self.on(batch.tasks)
+            part = self if batch.all_present else self.on(batch.tasks)
             found = part._backward(batch).detach()
             if part is not self:
                 self.take(part, batch.tasks)
             batch.settle()
         except Overflow:
             land_overflow(losses)
-            return weights
-        if scale is not None and not batch.is_finite():
+            return torch.zeros_like(losses)
+        if undo is not None and not batch.is_finite():
+            undo()
+            return torch.zeros_like(losses)
+        weights = found.to(losses)
+        if not batch.all_present:
+            weights = torch.zeros_like(losses)
+            weights[batch.tasks.to(weights.device)] = found.to(weights)
+        self.plan = batch.plan
+        self.last_weights = weights.to(self.last_weights, copy=True)
+        return weights
+
+    def _remembered(self) -> Callable[[], None]:
+        """Puts the state back as it is now."""
+        buffers = [(module, dict(module._buffers)) for module in self.modules()]
+        draws = None if self.generator is None else self.generator.get_state()
+
+        def undo() -> None:
             for module, before in buffers:
                 module._buffers = before
             if self.generator is not None and draws is not None:
                 self.generator.set_state(draws)
-            return weights
-        weights[batch.tasks.to(weights.device)] = found.to(weights)
-        self.plan = batch.plan
-        self.last_weights = weights.to(self.last_weights, copy=True)
-        return weights
+
+        return undo
 
     def observe(self, **quantities: Tensor | Sequence[float]) -> None:
         """Hand over what a rule needs besides the batch; quantities it does not use are ignored.

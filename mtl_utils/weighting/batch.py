@@ -40,6 +40,7 @@ class Batch:
     Attributes:
         tasks: [K], booleans, which tasks are present in any process; of several independent batches
             in each of them.
+        all_present: whether all K are.
         values: their losses over all processes, [K'], detached, in single precision at least.
         plan: in words, how the gradients were found.
     """
@@ -63,6 +64,11 @@ class Batch:
         self.method, self.memo, self.retain_graph, self.held = method, memo, retain_graph, held
         self.plan = "one backward pass"
         self.found: TaskGradients | Accumulated | None = None
+        if held is None and mean is None and all(self.here):  # nothing to share out
+            self.losses, self.all_present = losses, True
+            self.tasks = torch.ones(len(self.here), dtype=torch.bool)
+            self.values = at_least_single(losses.detach()).clone()
+            return
         counts = torch.tensor([self.here]) if held is None else held.counts  # [batches, K]
         values = losses.detach() if held is None else held.losses.to(losses.device)
         totals = counts.to(values.device, at_least_single(values).dtype)
@@ -82,6 +88,7 @@ class Batch:
         if held is not None:
             held.totals = totals.cpu().double() / (1 if mean is None else mean.size)
             held.keep(self.tasks)
+        self.all_present = bool(self.tasks.all())
         self.values = values[self.tasks.to(values.device)]
 
     def gradients(self, head_weights: Tensor | None = None) -> Found:
@@ -108,7 +115,7 @@ class Batch:
                 self.memo,
             )
         self.found = found
-        return found if bool(self.tasks.all()) else Part(found, self.tasks)
+        return found if self.all_present else Part(found, self.tasks)
 
     def backward(self, weights: Tensor) -> None:
         """Land sum_k weights[k] dL_k in every leaf, in one backward pass.
@@ -170,6 +177,8 @@ class Batch:
 
     def _all(self, numbers: Tensor, absent: float) -> list[float]:
         """[K], from numbers of the tasks that are present, [K']."""
+        if self.all_present:
+            return numbers.detach().double().tolist()
         found = torch.full((len(self.here),), absent, dtype=torch.float64)
         found[self.tasks] = numbers.detach().double().cpu()
         return found.tolist()
