@@ -10,7 +10,7 @@ READY := $(VENV)/.ready
 export OMP_NUM_THREADS ?= 1
 
 .DEFAULT_GOAL := help
-.PHONY: help run test lab refresh student assignment gpu site lint lock readme clean
+.PHONY: help run test lab refresh student assignment slides gpu site lint lock readme clean
 
 help:  ## this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "%-12s%s\n", $$1, $$2}' Makefile
@@ -32,6 +32,9 @@ student: $(READY)  ## copies without the solutions, in notebooks/student
 
 assignment: $(READY)  ## an assignment for nbgrader, in build/assignments: make assignment NB=04
 	@$(BIN)/python -m tools.assignment $(NB)
+
+slides: $(READY)  ## slides of lessons, in build/slides/html: make slides NB=04
+	@$(BIN)/python -m tools.slides $(NB)
 
 gpu: $(READY)  ## the experiments that want a graphics card, under 8 minutes, and their records
 	@$(BIN)/python -m experiments.gpu
