@@ -10,10 +10,10 @@ READY := $(VENV)/.ready
 export OMP_NUM_THREADS ?= 1
 
 .DEFAULT_GOAL := help
-.PHONY: help run test lab refresh student gpu lint lock readme clean
+.PHONY: help run test lab refresh student assignment slides gpu site lint lock readme clean
 
 help:  ## this list
-	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "%-10s%s\n", $$1, $$2}' Makefile
+	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "%-12s%s\n", $$1, $$2}' Makefile
 
 run: $(READY)  ## execute every notebook, with a table of seconds and checks at the end
 	@$(BIN)/python -m tools.notebooks run $(NB)
@@ -29,6 +29,12 @@ refresh: $(READY)  ## record the outputs of notebooks anew: make refresh NB=04_t
 
 student: $(READY)  ## copies without the solutions, in notebooks/student
 	@$(BIN)/python -m tools.notebooks student
+
+assignment: $(READY)  ## an assignment for nbgrader, in build/assignments: make assignment NB=04
+	@$(BIN)/python -m tools.assignment $(NB)
+
+slides: $(READY)  ## slides of lessons, in build/slides/html: make slides NB=04
+	@$(BIN)/python -m tools.slides $(NB)
 
 gpu: $(READY)  ## the experiments that want a graphics card, under 8 minutes, and their records
 	@$(BIN)/python -m experiments.gpu

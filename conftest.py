@@ -8,7 +8,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 os.environ.setdefault("MPLBACKEND", "agg")  # of the unit tests; the notebooks' kernels draw inline
 
-pytest_plugins = ["tests.gate.plugin"]
+pytest_plugins = ["notebook_gate.plugin"]
 
 
 @pytest.hookimpl(tryfirst=True)

@@ -16,8 +16,8 @@ from experiments.gpu.pieces import Failed, carry_out
 from experiments.gpu.runner import PARTS, Part, run_all
 from mtl_utils import make_weighting
 from mtl_utils.ensemble_rules import Known, Rules, _home
+from notebook_gate import execute
 from tests.test_notebooks_static import NOTEBOOKS
-from tools import execute
 
 
 @pytest.mark.parametrize("name", PARTS)

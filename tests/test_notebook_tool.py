@@ -15,7 +15,7 @@ import pytest
 from ipykernel.ipkernel import IPythonKernel
 from nbformat import NotebookNode, v4
 
-from tools import execute
+from notebook_gate import execute
 from tools import notebooks as tool
 
 ROOT = Path(__file__).resolve().parents[1]

@@ -8,10 +8,10 @@ import pytest
 from nbformat import NotebookNode
 
 from mtl_utils.exercises import exercise_ids
-from tests.gate.numbers import short_decimals
-from tests.gate.rules import cell_faults, file_faults, output_faults
-from tests.gate.sources import fixed_names, idle_claims, is_gpu_cell
-from tools import execute, pictures
+from notebook_gate import execute, pictures
+from notebook_gate.numbers import short_decimals
+from notebook_gate.rules import cell_faults, file_faults, output_faults
+from tests.sources import ends_in_semicolon, fixed_names, idle_claims, is_gpu_cell
 from tools import notebooks as tool
 
 NOTEBOOKS = tool.find()
@@ -90,6 +90,7 @@ def test_rewritten_notebooks_have_the_new_form(path):
 def test_cells_were_run_from_top_to_bottom_without_complaint(path):
     for number, cell in enumerate(execute.code_cells(read(path)), start=1):
         assert cell_faults(cell, number) == [], cell.source
+        assert not ends_in_semicolon(cell.source), "end in plt.show() or assign to _"
         if "gpu" in execute.tags(cell):
             assert is_gpu_cell(cell.source), "all of a GPU cell stands in `if needs_cuda(...):`"
 

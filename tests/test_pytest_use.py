@@ -28,10 +28,11 @@ def write_notebook(path: Path, source: str, output: NotebookNode) -> None:
 def checkout(tmp_path_factory) -> Path:
     """A checkout with one small notebook and one small test, in a folder with spaces."""
     folder = tmp_path_factory.mktemp("a folder") / "with spaces"
-    for name in ("mtl_utils", "tools", "tests/gate"):
+    for name in ("mtl_utils", "notebook_gate"):
         shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
-    for name in ("conftest.py", "pyproject.toml", "tests/__init__.py"):
+    for name in ("conftest.py", "pyproject.toml"):
         shutil.copy(ROOT / name, folder / name)
+    (folder / "tests").mkdir()
     (folder / "tests" / "test_small.py").write_text(TEST)
     (folder / "notebooks").mkdir()
     output = v4.new_output("stream", text="1\n")

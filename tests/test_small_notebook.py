@@ -10,9 +10,9 @@ import nbformat
 import pytest
 from nbformat import NotebookNode, v4
 
+from notebook_gate import execute
 from tests.test_notebooks_static import form_faults
 from tests.test_showing import picture
-from tools import execute
 from tools import notebooks as tool
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -97,7 +97,7 @@ def test_checks_are_counted_in_both_forms(notebook):
 
 
 def test_the_gate_lets_it_pass(folder):
-    command = [sys.executable, "-m", "pytest", "-p", "tests.gate.plugin", "--nbval", "-q"]
+    command = [sys.executable, "-m", "pytest", "-p", "notebook_gate.plugin", "--nbval", "-q"]
     command += ["-p", "no:cacheprovider", f"--rootdir={folder}", str(folder / "00_small.ipynb")]
     found = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
     assert found.returncode == 0 and "8 passed" in found.stdout, found.stdout

@@ -27,7 +27,7 @@ from tqdm import tqdm
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))  # for `python tools/notebooks.py`
 
-from tools import execute, pictures  # noqa: E402
+from notebook_gate import execute, pictures  # noqa: E402
 
 FOLDER = ROOT / "notebooks"
 NAMED = "[0-9][0-9]_*.ipynb"
@@ -120,7 +120,9 @@ async def execute_copy(path: Path, on_cell: Callable[[], Any] = lambda: None) ->
     """Execute a copy of a notebook, up to the first cell that fails."""
     begin = time.monotonic()
     notebook = execute.cleared(read(path))
-    failures = await execute.execute_cells(notebook, path.parent, on_cell=on_cell)
+    failures = await execute.execute_cells(
+        notebook, path.parent, import_path=[ROOT], on_cell=on_cell
+    )
     return Result(path, notebook, time.monotonic() - begin, next(iter(failures.values()), None))
 
 

@@ -20,7 +20,7 @@ import nbformat
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))  # for `python tools/readme.py`
 
-from tools.pictures import pictures  # noqa: E402
+from notebook_gate.pictures import pictures  # noqa: E402
 
 PICTURE = "docs/method_map.png"
 PICTURE_CALL = "plot_method_map("  # the cell of notebook 00 that draws it

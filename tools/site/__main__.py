@@ -20,9 +20,9 @@ def assemble(source: Path) -> None:
     shutil.copytree(ROOT / "docs" / "site", source)
     for name in ("README.md", "LICENSE"):
         shutil.copy(ROOT / name, source)
-    for name in ("glossary.md", "method_map.png"):
-        (source / "docs").mkdir(exist_ok=True)
-        shutil.copy(ROOT / "docs" / name, source / "docs")
+    (source / "docs").mkdir()
+    for path in [*ROOT.glob("docs/*.md"), *ROOT.glob("docs/*.png")]:
+        shutil.copy(path, source / "docs")
     notebooks.write(source)
     methods.write(source)
     api.write(source)

@@ -1,25 +1,28 @@
 """nbval, strict, on every notebook: all outputs of all code cells are compared.
 
-nbval collects, selects and reports; nbclient runs the cells (`tools/execute.py`); the comparison
-is ours. A notebook is executed as a whole and then judged cell by cell, because a later cell may
+    pytest -p notebook_gate.plugin --nbval notebooks
+
+nbval collects, selects and reports; nbclient runs the cells (`execute.py`); the comparison is
+ours. A notebook is executed as a whole and then judged cell by cell, because a later cell may
 update the display of an earlier one.
 
 * Words have to be equal, numbers agree to one unit of the last shown digit, integers exactly,
   figures to the eye, also within HTML (`numbers.py`, `figures.py`). A cell sets its own tolerance
   in its metadata, and is listed for it if that is wider:
-  `"mtl": {"rtol": 1e-3, "atol": 1e-6, "figure_tol": 30}`.
+  `"gate": {"rtol": 1e-3, "atol": 1e-6, "figure_tol": 30, "reason": "..."}`.
 * Outputs come in the same number, order and kind. Widget views are left out on both sides, but an
   error inside a widget fails its cell.
 * What is stored has to be the record of one run from top to bottom, without anything on stderr
   and without an error, unless the cell is tagged `raises-exception`; then it has to raise
   (`rules.py`).
 * A cell exempt from comparison (tags nbval-skip, nbval-ignore-output) gives its reason in
-  `"mtl": {"reason": "..."}` and is listed in `tests/exemptions.txt`.
+  `"gate": {"reason": "..."}`; `rules.exemptions` lists all of these.
 * Cells tagged `gpu` are reported as skipped where there is no CUDA device: they are executed, and
   have to say that they do nothing. Where there is a device they are compared if the stored output
   was recorded with one.
+* The kernel imports from the folders of pytest's option `pythonpath` first.
 * An error in a thread or a task of a cell fails the notebook, however late it comes, and so does a
-  `!command` that fails (`tools/watch.py`).
+  `!command` that fails (`watch.py`).
 * A file that cannot be read is one failing test, and stops none of the others.
 """
 
@@ -35,10 +38,10 @@ import pytest
 from nbformat import NotebookNode
 from nbval import plugin as nbval_plugin
 
-from tests.gate.figures import LIMIT, figure_difference
-from tests.gate.numbers import data_difference, text_difference
-from tests.gate.rules import cell_faults, file_faults, settings_of
-from tools import execute, pictures
+from notebook_gate import execute, pictures
+from notebook_gate.figures import LIMIT, figure_difference
+from notebook_gate.numbers import data_difference, text_difference
+from notebook_gate.rules import CANNOT, cell_faults, file_faults, settings_of
 
 
 def kind_of(output: NotebookNode) -> str:
@@ -104,10 +107,10 @@ def data_differences(
     found = {}
     for mime, value in stored.items():
         if mime not in pictures.ALONE:
-            texts = (value, new[mime])
+            old, fresh = value, new[mime]
             if mime == "text/html":
-                texts = tuple(map(pictures.without_pictures, texts))
-            found[mime] = data_difference(*texts, *tolerance)
+                old, fresh = map(pictures.without_pictures, (old, fresh))
+            found[mime] = data_difference(old, fresh, *tolerance)
     before, after = pictures.pictures(stored), pictures.pictures(new)
     if len(before) != len(after):
         return found | {"figure": f"{len(before)} pictures → {len(after)}"}
@@ -137,7 +140,7 @@ class NotebookFile(nbval_plugin.IPyNbFile):
     def collect(self) -> Iterator[FileFaults | NotebookCell]:
         if faults := file_faults(self.path):
             yield FileFaults.from_parent(self, name="File", faults=faults)
-            if len(faults) == 1 and "cannot be read" in faults[0]:
+            if any(fault.startswith(CANNOT) for fault in faults):
                 return
         for number, item in enumerate(super().collect(), start=1):
             yield NotebookCell.from_parent(
@@ -154,6 +157,7 @@ class NotebookFile(nbval_plugin.IPyNbFile):
             keep_going=True,
             skip_tag="nbval-skip",
             timeout=min(execute.TIMEOUT, self.config.option.nbval_cell_timeout),
+            import_path=self.config.getini("pythonpath"),
         )
         self.failures = asyncio.run(run)
         self.executed = execute.code_cells(notebook)
@@ -207,7 +211,7 @@ class NotebookCell(nbval_plugin.IPyNbCell):
         save_as /= f"{self.path.stem}-cell{self.cell_num}"
         difference = outputs_difference(stored, new.outputs, settings_of(self.cell), save_as)
         return (
-            [] if difference is None else [f"the output differs from the stored one\n{difference}"]
+            [] if difference is None else [f"the output differs from the stored one: {difference}"]
         )
 
 

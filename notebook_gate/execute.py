@@ -12,7 +12,7 @@ import re
 import shutil
 import sys
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -23,11 +23,19 @@ from nbclient.exceptions import CellExecutionError, CellTimeoutError, DeadKernel
 from nbclient.output_widget import OutputWidget
 from nbformat import NotebookNode
 
-ROOT = Path(__file__).resolve().parents[1]
 TIMEOUT = 300  # seconds for one cell
-WATCH_TIMEOUT = 60  # seconds for a question to tools.watch
+WATCH_TIMEOUT = 60  # seconds for a question to watch.py
 WIDGET_VIEW = "application/vnd.jupyter.widget-view+json"
-SKIPPED_WITHOUT_CUDA = "no CUDA device: skipped here"  # what needs_cuda() prints
+SKIPPED_WITHOUT_CUDA = "no CUDA device: skipped here"  # what a cell tagged `gpu` prints then
+# Puts watch.py into the kernel as a module, wherever this folder is, and leaves no name behind.
+LOAD_WATCH = """\
+def _load(path):
+    import importlib.util, sys
+    spec = importlib.util.spec_from_file_location("notebook_gate_watch", path)
+    sys.modules[spec.name] = module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+_load({path!r})
+del _load"""
 
 ANSI = re.compile(r"\x1b\[[0-9;]*m")
 
@@ -83,9 +91,11 @@ def recorded_without_cuda(outputs: list[NotebookNode]) -> bool:
 
 @functools.cache
 def cuda_available() -> bool:
-    """Whether torch sees a CUDA device; imports torch only when it is asked."""
-    import torch
-
+    """Whether torch is there and sees a CUDA device; imports it only when it is asked."""
+    try:
+        import torch
+    except ImportError:
+        return False
     return torch.cuda.is_available()
 
 
@@ -137,25 +147,26 @@ class Client(NotebookClient):
     """nbclient, which treats clear_output, display updates, Output widgets and a closing `;` as
     Jupyter does; with an ear for errors in widgets."""
 
-    def __init__(self, *args: Any, **options: Any) -> None:
+    def __init__(self, *args: Any, import_path: Sequence[Path] = (), **options: Any) -> None:
         super().__init__(*args, **options)
+        self.import_path = import_path
         self.widget_errors: list[str] = []
         self.widget_registry["@jupyter-widgets/output"]["OutputModel"] = ListeningOutput
 
     async def start(self) -> None:
-        """Start a kernel of this very Python, with this very `mtl_utils`.
+        """Start a kernel of this very Python, which imports from `import_path` first.
 
         A kernelspec "python3" of the user may belong to another environment, and a variable
         MPLBACKEND of the shell would keep figures out of the notebook.
         """
-        path = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))
+        folders = [*map(str, self.import_path), os.environ.get("PYTHONPATH")]
         inline = "module://matplotlib_inline.backend_inline"
         ensure_folders()
         environment = {
             "OMP_NUM_THREADS": "1",  # several kernels share the cores,
             "OMP_WAIT_POLICY": "PASSIVE",  # and threads that spin would take them away
             **os.environ,
-            "PYTHONPATH": path,
+            "PYTHONPATH": os.pathsep.join(filter(None, folders)),
             "MPLBACKEND": inline,
         }
         kernel = self.create_kernel_manager().kernel_spec
@@ -164,26 +175,38 @@ class Client(NotebookClient):
         kernel.argv.append("--log-level=ERROR")  # no warning about TCP in the progress display
         await self.async_start_new_kernel(env=environment)
         await self.async_start_new_kernel_client()
+        load = LOAD_WATCH.format(path=str(Path(__file__).with_name("watch.py")))
+        await self.ask(load, {})
         await self.watch("install()")
 
-    async def watch(self, call: str) -> list[tuple[int, str]]:
-        """Call a function of `tools.watch` in the kernel, unseen; returns what was heard so far."""
+    async def ask(self, code: str, expressions: dict[str, str]) -> dict[str, Any]:
+        """Run code in the kernel, unseen; returns the reply with the values of expressions.
+
+        Raises:
+            TimeoutError: the kernel does not answer.
+            RuntimeError: the code failed.
+        """
         client: Any = self.kc
-        module = '__import__("tools.watch", fromlist=["heard"])'
+        reply = await client.execute(
+            code,
+            silent=True,
+            store_history=False,
+            user_expressions=expressions,
+            reply=True,
+            timeout=WATCH_TIMEOUT,
+        )
+        if reply["content"]["status"] != "ok":
+            raise RuntimeError(f"{code}: {reply['content']}")
+        return reply["content"]["user_expressions"]
+
+    async def watch(self, call: str) -> list[tuple[int, str]]:
+        """Call a function of watch.py in the kernel; returns what was heard so far."""
+        module = '__import__("notebook_gate_watch")'
         try:
-            reply = await client.execute(
-                f"await {module}.{call}",
-                silent=True,
-                store_history=False,
-                user_expressions={"heard": f"{module}.heard"},
-                reply=True,
-                timeout=WATCH_TIMEOUT,
-            )
+            values = await self.ask(f"await {module}.{call}", {"heard": f"{module}.heard"})
         except TimeoutError:
             return [(sys.maxsize, "the kernel does not answer any more")]
-        if reply["content"]["status"] != "ok":
-            raise RuntimeError(f"tools.watch.{call}: {reply['content']}")
-        return ast.literal_eval(reply["content"]["user_expressions"]["heard"]["data"]["text/plain"])
+        return ast.literal_eval(values["heard"]["data"]["text/plain"])
 
     async def stop(self) -> None:
         """Kill the kernel: nothing in it is needed any more."""
@@ -210,6 +233,7 @@ async def execute_cells(
     keep_going: bool = False,
     skip_tag: str = "",
     timeout: float = TIMEOUT,
+    import_path: Sequence[Path] = (),
     on_cell: Callable[[], Any] = lambda: None,
 ) -> dict[int, CellFailed]:
     """Execute the code cells of a notebook, from top to bottom, in a kernel of their own.
@@ -221,6 +245,7 @@ async def execute_cells(
             kernel nothing more is executed.
         skip_tag: cells with this tag are not executed.
         timeout: seconds for one cell.
+        import_path: folders that the kernel imports from before all others.
         on_cell: called after each cell.
 
     Returns:
@@ -231,6 +256,7 @@ async def execute_cells(
         kernel_name="python3",
         timeout=timeout,
         skip_cells_with_tag=skip_tag,
+        import_path=import_path,
         resources={"metadata": {"path": str(folder)}},
     )
     failures: dict[int, CellFailed] = {}

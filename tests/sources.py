@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import builtins
+import re
 from collections import Counter
 from collections.abc import Iterable, Set
 
@@ -15,6 +16,12 @@ def parsed(source: str) -> ast.Module:
     """The code of a cell; lines of IPython (%magic, !command) count as comments."""
     lines = [f"# {line}" if line.lstrip()[:1] in "%!" else line for line in source.splitlines()]
     return ast.parse("\n".join(lines))
+
+
+def ends_in_semicolon(source: str) -> bool:
+    """Whether the last line of code ends in `;`: nbval alone shows the result all the same."""
+    lines = [re.sub(r"\s*#.*$", "", line).strip() for line in source.splitlines()]
+    return "".join(lines).endswith(";")
 
 
 def names_in(node: ast.AST) -> set[str]:

@@ -14,16 +14,18 @@ import nbformat
 from nbformat import NotebookNode
 from nbval import plugin as nbval_plugin
 
-from tests.gate.figures import LIMIT
-from tools import execute
-from tools.pictures import ALONE, without_pictures
+from notebook_gate import execute
+from notebook_gate.figures import LIMIT
+from notebook_gate.pictures import ALONE, without_pictures
 
-SETTINGS = ("rtol", "atol", "figure_tol", "reason")  # keys of metadata.mtl
+SETTINGS = ("rtol", "atol", "figure_tol", "reason")  # keys of metadata.gate
 WIDEST = {"rtol": 1e-6, "atol": 1e-9, "figure_tol": LIMIT}  # without being listed
 EXEMPT_TAGS = ("nbval-skip", "nbval-ignore-output")
 # nbval's other tags, and nbclient's: they would do something else than they say, or nothing.
 REFUSED_TAGS = {*nbval_plugin.metadata_tags, "skip-execution", "nbval-variable-output"}
 REFUSED_TAGS -= {*EXEMPT_TAGS, "raises-exception"}
+
+CANNOT = "the notebook cannot"  # begins the faults after which its cells are not looked at
 
 # What differs from machine to machine or from run to run, and does not belong in an output.
 UNSTABLE = {
@@ -35,8 +37,8 @@ UNSTABLE = {
 
 
 def settings_of(cell: NotebookNode) -> Mapping[str, Any]:
-    """A cell's own settings for the gate, `metadata.mtl`."""
-    return cell.metadata.get("mtl", {})
+    """A cell's own settings for the gate, `metadata.gate`."""
+    return cell.metadata.get("gate", {})
 
 
 def leniencies(cell: NotebookNode) -> list[str]:
@@ -48,9 +50,17 @@ def leniencies(cell: NotebookNode) -> list[str]:
     ]
 
 
-def exemptions(path: Path) -> list[str]:
-    """The lines of `tests/exemptions.txt` that a notebook calls for."""
-    name = f"research/{path.stem}" if path.parent.name == "research" else path.stem
+def exemptions(path: Path, folder: Path) -> list[str]:
+    """A line for each leniency in a notebook: notebook | cell id | what | reason.
+
+    A repository that keeps these lines in a file, and tests that the file has all of them, sees
+    each new one in review.
+
+    Args:
+        path: of the notebook.
+        folder: that notebooks are named from, without their ending: "research/04_x".
+    """
+    name = path.relative_to(folder).with_suffix("").as_posix()
     return [
         f"{name} | {cell.id} | {what} | {settings_of(cell).get('reason', 'NO REASON')}"
         for cell in execute.code_cells(nbformat.read(path, as_version=4))
@@ -65,17 +75,14 @@ def file_faults(path: Path) -> list[str]:
         ids = Counter(cell.get("id") for cell in notebook["cells"])
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of doubled ids, which are named below
-            nbformat.read(path, as_version=4)
+            kernel = nbformat.read(path, as_version=4).metadata.get("kernelspec", {})
     except Exception as error:  # JSON, Unicode, or of nbformat, which raises many kinds
-        return [f"the notebook cannot be read: {type(error).__name__}: {str(error)[:500]}"]
+        return [f"{CANNOT} be read: {type(error).__name__}: {str(error)[:500]}"]
     # nbformat.read gives doubled ids new names, so that nobody sees them afterwards.
-    return [f"{n} cells have the id {name!r}" for name, n in ids.items() if name and n > 1]
-
-
-def ends_in_semicolon(source: str) -> bool:
-    """Whether the last line of code ends in `;`, which hides the cell's result."""
-    lines = [re.sub(r"\s*#.*$", "", line).strip() for line in source.splitlines()]
-    return "".join(lines).endswith(";")
+    faults = [f"{n} cells have the id {name!r}" for name, n in ids.items() if name and n > 1]
+    if (language := kernel.get("language", "python")) != "python":
+        faults.append(f"{CANNOT} be executed: it is in {language}, and not in Python")
+    return faults
 
 
 def cell_faults(cell: NotebookNode, number: int) -> list[str]:
@@ -84,8 +91,6 @@ def cell_faults(cell: NotebookNode, number: int) -> list[str]:
     tags = execute.tags(cell)
     if not cell.source.strip():
         faults.append("the cell is empty")
-    if ends_in_semicolon(cell.source):
-        faults.append("the cell ends in `;`: end in plt.show() or assign to _")
     if list(nbval_plugin.find_comment_markers(cell.source)):
         faults.append("nbval's markers belong in the tags of the cell, not in a comment")
     if refused := sorted(REFUSED_TAGS.intersection(tags)):
@@ -106,18 +111,18 @@ def cell_faults(cell: NotebookNode, number: int) -> list[str]:
 
 
 def setting_faults(cell: NotebookNode) -> list[str]:
-    """What is wrong with `metadata.mtl`."""
+    """What is wrong with `metadata.gate`."""
     settings = settings_of(cell)
     if unknown := sorted(set(settings) - set(SETTINGS)):
-        return [f"unknown key in metadata.mtl: {unknown[0]!r}; known: {', '.join(SETTINGS)}"]
+        return [f"unknown key in metadata.gate: {unknown[0]!r}; known: {', '.join(SETTINGS)}"]
     faults = []
     for key in WIDEST:
         number = settings.get(key, 0)
         if isinstance(number, bool) or not isinstance(number, int | float) or not number >= 0:
-            return [f"metadata.mtl.{key} has to be a number >= 0, got {number!r}"]
+            return [f"metadata.gate.{key} has to be a number >= 0, got {number!r}"]
     reason = settings.get("reason", "")
     if leniencies(cell) and not (isinstance(reason, str) and reason.strip()):
-        faults.append(f"{leniencies(cell)[0]}: say why, in a sentence, in metadata.mtl.reason")
+        faults.append(f"{leniencies(cell)[0]}: say why, in a sentence, in metadata.gate.reason")
     return faults
 
 

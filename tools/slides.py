@@ -1,0 +1,118 @@
+"""Slides from the lessons: python -m tools.slides 04     writes build/slides/html/04_....html
+
+A slide for each piece of text of a lesson that has cells below it, with these: what is folded there
+(set-up, checks, solutions) is left out, and so are widgets, which need a kernel, and the code of
+figures. A slide that is too long scrolls. Made by Sphinx with
+sphinx-revealjs, so that formulas and figures need no network.
+"""
+
+from __future__ import annotations
+
+import copy
+import re
+import shutil
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import nbformat
+from nbformat import NotebookNode
+
+from notebook_gate import execute, pictures
+from tools.notebooks import find, read
+
+ROOT = Path(__file__).resolve().parents[1]
+BUILD = ROOT / "build" / "slides"
+BREAK = "```{revealjs-break}\n```"
+LINK = re.compile(r"(?<!!)\[([^\]]+)\]\((?!https?:)[^)]*\)")  # to another notebook: words
+LEFT_OUT = ("Reading", "Next")
+SETTINGS = """\
+project = "Loss weighting in multi-task learning"
+extensions = ["myst_nb", "sphinx-mathjax-offline", "sphinx_revealjs"]
+nb_execution_mode = "off"
+nb_merge_streams = True
+kinds = ("text/html", "text/markdown", "image/png", "text/latex", "text/plain")
+nb_mime_priority_overrides = [("revealjs", kind, place) for place, kind in enumerate(kinds)]
+myst_enable_extensions = ["dollarmath", "amsmath"]
+suppress_warnings = ["mystnb.unknown_mime_type", "myst.header", "toc.not_included"]
+revealjs_style_theme = "white"
+revealjs_static_path = ["_static"]
+revealjs_css_files = ["slides.css"]
+revealjs_script_conf = {
+    "width": 1280, "height": 720, "margin": 0.04, "hash": True, "center": False,
+    "slideNumber": True, "transition": "none",
+}
+"""
+STYLE = """\
+.reveal { font-size: 24px; }
+.reveal h1 { font-size: 1.7em; text-transform: none; }
+.reveal h2, .reveal h3 { font-size: 1.3em; text-transform: none; }
+.reveal .slides section { text-align: left; }
+.reveal .slides section { max-height: 700px; overflow-y: auto; }
+.reveal pre { font-size: 0.72em; width: 100%; box-shadow: none; margin: 0.3em 0; }
+.reveal table { font-size: 0.75em; margin: 0.3em 0; }
+.reveal img { max-height: 460px; margin: 0; }
+.reveal p, .reveal ul { margin: 0.4em 0; }
+"""
+
+
+def is_shown(cell: NotebookNode) -> bool:
+    """Whether a cell stands on a slide: not if it is folded, a solution, or a widget."""
+    if cell.cell_type != "code":
+        return True
+    folded = cell.metadata.get("jupyter", {}).get("source_hidden", False)
+    hidden = folded or {"solution", "hide-input", "exercise"}.intersection(execute.tags(cell))
+    return not hidden and "interact" not in cell.source
+
+
+def slides(notebook: NotebookNode) -> NotebookNode:
+    """A lesson with a break before each text that has a cell below it; of figures no code."""
+    shown = [cell for cell in copy.deepcopy(notebook.cells) if is_shown(cell)]
+    below = [*shown[1:], nbformat.v4.new_markdown_cell()]
+    cells: list[NotebookNode] = []
+    for cell, after in zip(shown, below, strict=True):
+        if cell.cell_type == "markdown":
+            if re.match(rf"## (?:{'|'.join(LEFT_OUT)})\b", cell.source):
+                continue
+            cell.source = LINK.sub(r"\1", cell.source)
+            begins_itself = re.search(r"^## ", cell.source, re.MULTILINE)
+            if cells and after.cell_type == "code" and not begins_itself:
+                cell.source = f"{BREAK}\n\n{cell.source}"
+        elif any(pictures.pictures(output.get("data", {})) for output in cell.outputs):
+            cell.metadata["tags"] = ["remove-input"]
+        cells.append(cell)
+    return nbformat.v4.new_notebook(cells=cells, metadata=notebook.metadata)
+
+
+def write(names: Sequence[str], source: Path) -> list[Path]:
+    """Write the lessons as sources of Sphinx, with its settings; their paths."""
+    shutil.rmtree(source, ignore_errors=True)
+    (source / "_static").mkdir(parents=True)
+    (source / "_static" / "slides.css").write_text(STYLE, encoding="utf-8")
+    (source / "conf.py").write_text(SETTINGS, encoding="utf-8")
+    paths = [path for path in find(names) if path.parent.name != "research"]
+    for path in paths:
+        nbformat.write(slides(read(path)), source / path.name)
+    toc = "\n".join(path.stem for path in paths)
+    index = f"# Lessons\n\n```{{toctree}}\n{toc}\n```\n"
+    (source / "index.md").write_text(index, encoding="utf-8")
+    return [source / path.name for path in paths]
+
+
+def build(source: Path, target: Path) -> int:
+    """Run Sphinx; its exit code."""
+    command = [sys.executable, "-m", "sphinx", "-q", "-b", "revealjs", str(source), str(target)]
+    return subprocess.run(command, cwd=ROOT).returncode
+
+
+def main(names: Sequence[str]) -> int:
+    paths = write(names, BUILD / "source")
+    code = build(BUILD / "source", BUILD / "html")
+    for path in paths if code == 0 else []:
+        print((BUILD / "html" / f"{path.stem}.html").relative_to(ROOT).as_posix())
+    return code
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
