@@ -43,8 +43,8 @@ def kept() -> Iterator[list[Shown]]:
     >>> with kept() as shown:
     ...     show([{"step": 1}])
     >>> shown
-    [ step
-        1]
+    [step
+       1]
     """
     global _kept
     before, _kept = _kept, []
@@ -177,7 +177,7 @@ def _figure(fig: Any, alt: str) -> tuple[str, str]:
     from mtl_utils.drawn import drawn
 
     buffer = io.BytesIO()
-    # Cut to what is drawn, figures of one size come out in several: in a widget the page would jump.
+    # Cut to what is drawn, figures of one size come out in several: a widget would jump.
     cut = "tight" if _kept is None else None
     sharp = SHARPNESS * fig.get_dpi()
     fig.savefig(buffer, format="png", dpi=sharp, bbox_inches=cut, metadata={"Software": None})
