@@ -33,7 +33,7 @@ REDRAW = 5.0  # seconds from a key to the new figure: 0.2 on an idle machine, th
 
 pytestmark = [
     pytest.mark.browser,
-    pytest.mark.skipif(not CHROMIUM, reason="no browser: apt-get install chromium, see README"),
+    pytest.mark.skipif(not CHROMIUM, reason="no browser found: apt-get install chromium"),
 ]
 
 OPEN = """async ([path, kernel]) => {
