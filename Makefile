@@ -18,7 +18,8 @@ help:  ## this list
 run: $(READY)  ## execute every notebook, with a table of seconds and checks at the end
 	@$(BIN)/python -m tools.notebooks run $(NB)
 
-test: $(READY)  ## unit tests, and all outputs of every notebook
+test: $(READY)  ## unit tests, all outputs of every notebook, and JupyterLab in a browser
+	@sh tools/browser.sh
 	@$(BIN)/python -m pytest
 
 lab: $(READY)  ## open JupyterLab on the first notebook

@@ -17,6 +17,7 @@ from mtl_utils.claims import as_array, checks, claim
 from mtl_utils.exercises import OTHER_FORM, WRONG, find
 from mtl_utils.intervals import interval, interval_text
 from mtl_utils.showing import show
+from mtl_utils.widgets import explore
 
 __all__ = [
     "as_array",
@@ -25,6 +26,7 @@ __all__ = [
     "checks",
     "claim",
     "device",
+    "explore",
     "interval",
     "interval_text",
     "needs_cuda",

@@ -9,7 +9,8 @@ from __future__ import annotations
 import base64
 import html
 import io
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from numbers import Number
 from typing import Any
 
@@ -32,11 +33,35 @@ class Shown:
         return {"text/html": self.page, "text/plain": self.text}
 
 
+_kept: list[Shown] | None = None  # what is shown within `kept()`
+
+
+@contextmanager
+def kept() -> Iterator[list[Shown]]:
+    """Hand over what is shown in here instead of showing it; figures keep the size they ask for.
+
+    >>> with kept() as shown:
+    ...     show([{"step": 1}])
+    >>> shown
+    [step
+       1]
+    """
+    global _kept
+    before, _kept = _kept, []
+    try:
+        yield _kept
+    finally:
+        _kept = before
+
+
 def display(page: str, text: str) -> None:
     """Show HTML in a notebook, and its text in a terminal."""
     from IPython.display import display as show_in_jupyter
 
-    show_in_jupyter(Shown(page, text))
+    if _kept is None:
+        show_in_jupyter(Shown(page, text))
+    else:
+        _kept.append(Shown(page, text))
 
 
 def show(what: Any, *, alt: str = "", caption: str = "", digits: int = 3) -> None:
@@ -152,11 +177,15 @@ def _figure(fig: Any, alt: str) -> tuple[str, str]:
     from mtl_utils.drawn import drawn
 
     buffer = io.BytesIO()
+    # Cut to what is drawn, figures of one size come out in several: a widget would jump.
+    cut = "tight" if _kept is None else None
     sharp = SHARPNESS * fig.get_dpi()
-    fig.savefig(buffer, format="png", dpi=sharp, bbox_inches="tight", metadata={"Software": None})
+    fig.savefig(buffer, format="png", dpi=sharp, bbox_inches=cut, metadata={"Software": None})
     plt.close(fig)
     data = buffer.getvalue()
-    width = int.from_bytes(data[16:20], "big") // SHARPNESS  # of the PNG's header
+    width, height = (int.from_bytes(data[at : at + 4], "big") // SHARPNESS for at in (16, 20))
     page = f'<img alt="{html.escape(alt)}" width="{width}" style="max-width: 100%" '
+    if _kept is not None:  # room for the picture before it is there
+        page = page.replace('style="', f'height="{height}" style="height: auto; ')
     page += f'src="data:image/png;base64,{base64.b64encode(data).decode()}">'
     return page, "\n".join([f"Figure: {alt}", *drawn(fig)])

@@ -62,8 +62,20 @@ def cleared(notebook: NotebookNode) -> NotebookNode:
 
 
 def without_widgets(outputs: list[NotebookNode]) -> list[NotebookNode]:
-    """Outputs except widget views (sliders, progress bars): these are not stored nor compared."""
-    return [output for output in outputs if WIDGET_VIEW not in output.get("data", {})]
+    """Outputs except widget views (sliders, progress bars): these are not stored nor compared.
+
+    What an output says in HTML to those who have no widget, as `mtl_utils.widgets.explore` does,
+    is kept.
+    """
+    kept = []
+    for output in outputs:
+        data = output.get("data", {})
+        if WIDGET_VIEW in data and "text/html" in data:
+            output = copy.deepcopy(output)
+            del output["data"][WIDGET_VIEW]
+        if WIDGET_VIEW not in output.get("data", {}):
+            kept.append(output)
+    return kept
 
 
 def merged_streams(outputs: list[NotebookNode]) -> list[NotebookNode]:

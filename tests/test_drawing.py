@@ -146,6 +146,31 @@ def test_text_can_be_read(name, shown):
         assert plots.contrast(text.get_color(), background(text)) >= 4.5, text
 
 
+LINES = ("band_plot", "weights_plot", "path_plot", "trade_off_plot", "forest_plot")
+
+
+@pytest.mark.parametrize("name", LINES)
+def test_what_the_legend_tells_apart_differs_in_more_than_colour(name, shown):
+    """In dashes, in width, in markers, or in whether these are filled: what is left in grey."""
+
+    def hollow(line):
+        return to_hex(line.get_markerfacecolor()) == "#ffffff"
+
+    VERBS[name](**SAID)
+    (legend,) = shown[0][0].legends
+    looks = [
+        (line.get_linestyle(), line.get_linewidth(), line.get_marker(), hollow(line))
+        for line in legend.legend_handles
+    ]
+    assert len(looks) > 1 and len(set(looks)) == len(looks)
+
+
+def test_arrows_are_told_apart_by_names(shown):
+    VERBS["arrow_plot"](**SAID)
+    words = [text.get_text() for text in shown[0][0].axes[0].texts if text.get_text()]
+    assert words == list(ARROWS["name"])
+
+
 def test_marks_in_the_matrix_can_be_read_on_every_tint(shown):
     numbers = pd.DataFrame(np.linspace(0, 1, 30).reshape(6, 5))
     plots.matrix_plot(numbers, **SAID)

@@ -1,6 +1,7 @@
 """What every stored notebook has to be like, without running it."""
 
 import re
+from itertools import pairwise
 from pathlib import Path
 
 import nbformat
@@ -116,6 +117,60 @@ def test_it_is_written_as_the_course_is(path):
     assert not re.search(r"\b(?:obviously|simply)\b", text, re.IGNORECASE)
     passed = [line for line in tool.printed_lines(notebook) if line.startswith(tool.CHECK_MARK)]
     assert len(passed) >= 10, "a notebook asserts what it says"
+
+
+def headings(notebook: NotebookNode) -> list[int]:
+    """Depths of the headings, in order: 1 for `#`, 2 for `##`, ..."""
+    text = "\n".join(c.source for c in notebook.cells if c.cell_type == "markdown")
+    text = re.sub(r"^```.*?^```", "", text, flags=re.MULTILINE | re.DOTALL)  # code, with comments
+    return [len(marks) for marks in re.findall(r"^(#+) ", text, re.MULTILINE)]
+
+
+def gaps(depths: list[int]) -> list[tuple[int, int]]:
+    """Where headings go down by more than one, or do not begin at the top."""
+    return [(a, b) for a, b in pairwise([0, *depths]) if b > a + 1]
+
+
+@each_notebook
+def test_headings_have_no_gaps(path):
+    """Who hears a page goes through it from heading to heading."""
+    depths = headings(read(path))
+    assert depths.count(1) == 1 == depths[0] and gaps(depths) == []
+
+
+def test_gaps_are_seen():
+    assert gaps([1, 2, 3, 2, 3, 3]) == []
+    assert gaps([2, 3]) == [(0, 2)] and gaps([1, 3, 2]) == [(1, 3)]
+
+
+FIGURE = re.compile(r"^Figure: (.*)\n((?:.*\n?)*)", re.MULTILINE)
+
+
+def figures(notebook: NotebookNode) -> list[tuple[str, str]]:
+    """The alternative text of each figure, and what is drawn in it, in words and numbers."""
+    outputs = [output for cell in execute.code_cells(notebook) for output in cell.outputs]
+    texts = [output.get("data", {}).get("text/plain", "") for output in outputs]
+    return [pair for text in texts for pair in FIGURE.findall(text)]
+
+
+def says_nothing(alt: str, drawn: str) -> bool:
+    """Whether an alternative text is shorter than a sentence, or a title once more."""
+    titles = {part.strip(" .").lower() for line in drawn.splitlines() for part in line.split("|")}
+    titles |= {title.removeprefix("axes: ") for title in titles}
+    return len(alt.split()) < 8 or alt.strip(" .").lower() in titles
+
+
+@each_notebook
+def test_alternative_texts_say_what_is_to_be_seen(path):
+    assert [alt for alt, drawn in figures(read(path)) if says_nothing(alt, drawn)] == []
+
+
+def test_an_alternative_text_that_says_nothing_is_seen():
+    title = "The likelihood calls all of the hard half noise"
+    drawn = f"{title}\naxes: A panel with a title of just eight words | x"
+    assert says_nothing("Two curves.", drawn) and says_nothing(f"{title}.", drawn)
+    assert says_nothing("A panel with a title of just eight words.", drawn)
+    assert not says_nothing("Two panels: the fit is flat on the right.", drawn)
 
 
 @each_lesson
