@@ -20,6 +20,7 @@ from __future__ import annotations
 
 import functools
 import math
+from collections.abc import Callable, Mapping
 
 import torch
 from torch import Tensor, nn
@@ -32,6 +33,7 @@ from mtl_utils.datasets import MultiTaskData
 from mtl_utils.models import HardSharing, mlp
 
 ROWS = {"train": 100, "val": 300, "test": 1000}
+MORE = ROWS | {"train": 500}  # of the sine, which is hard to find and not to be memorised
 NOISE = 0.5
 
 
@@ -41,14 +43,22 @@ def directions(seed: int, inputs: int, count: int) -> Tensor:
     return torch.linalg.qr(torch.randn(inputs, count, generator=own)).Q
 
 
-def data_of(seed: int, name: str, inputs: int, main, helper, noise: float) -> MultiTaskData:
+def data_of(
+    seed: int,
+    name: str,
+    inputs: int,
+    main: Callable[[Tensor], Tensor],
+    helper: Callable[[Tensor], Tensor],
+    noise: float,
+    rows: Mapping[str, int] = ROWS,
+) -> MultiTaskData:
     """Rows of a main task and its helper, functions of x [N, inputs] that return [N, 1].
 
     The main task has noise in its training and validation labels, none in those of the test.
     """
     own = torch.Generator().manual_seed(1000 + seed)
     splits: dict[str, tuple[Tensor, ...]] = {}
-    for split, n in ROWS.items():
+    for split, n in rows.items():
         x = torch.randn(n, inputs, generator=own)
         disturbed = noise * torch.randn(n, 2, generator=own)
         y = main(x) if split == "test" else main(x) + disturbed[:, :1]
@@ -109,6 +119,7 @@ def eavesdropping(seed: int, same: bool) -> MultiTaskData:
         lambda x: 2**0.5 * torch.sin(3 * x @ u[:, None]),
         lambda x: x @ told[:, None],
         0.1,
+        MORE,
     )
 
 
