@@ -37,7 +37,7 @@ EXERCISES = {
         mistakes=(
             (4 / DELTA**2, "There is a factor of 2 in (2)."),
             (2 * 4 / DELTA, "delta is squared in (2)."),
-            (2 * 2 / DELTA**2, "The variance is 4, not its root."),
+            (2 * 16 / DELTA**2, "The variance is 4 already; do not square it."),
         ),
     ),
     "01.3": Exercise(
