@@ -182,7 +182,7 @@ WORDS, LENGTH = 1000, 12
 
 
 def films(seed: int) -> MultiTaskData:
-    """Genres of films from title, director and cast: seven tasks, as many films each as have it."""
+    """Genres of films from title, director and cast: the eight that 1500 films have."""
     return movie_genres(
         1920, 600, 2000, text="title+people", least=1500, length=LENGTH, n_words=WORDS, seed=seed
     )
