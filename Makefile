@@ -46,7 +46,7 @@ site: $(READY)  ## the notebooks, a page for each method and the package as a si
 lint: $(READY)  ## ruff and mypy
 	@$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy
 
-readme: $(READY)  ## the table of notebooks and the picture in README.md
+readme: $(READY)  ## the tables and the picture in README.md, the minutes in docs/teaching.md
 	@$(BIN)/python -m tools.readme
 
 lock: $(READY)  ## resolve requirements.txt anew from pyproject.toml

@@ -14,6 +14,8 @@ from tools import readme
 ROOT = Path(__file__).resolve().parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 
+LINK = "[00](../notebooks/00_start_here.ipynb)"
+
 
 def test_table_and_picture_are_up_to_date():
     command = [sys.executable, "tools/readme.py", "--check"]
@@ -30,7 +32,9 @@ def copy(tmp_path, monkeypatch):
     (tmp_path / "results").mkdir()
     shutil.copy(ROOT / "results" / "step_cost.csv", tmp_path / "results")
     (tmp_path / "README.md").write_text(README, encoding="utf-8")
+    (tmp_path / "docs" / "teaching.md").write_text(f"| 1 | {LINK} | 99 | why |\n")
     monkeypatch.setattr(readme, "ROOT", tmp_path)
+    assert readme.main(["--check"]) == 1
     assert readme.main([]) == 0
     assert readme.main(["--check"]) == 0
     return tmp_path
@@ -44,6 +48,14 @@ def test_a_stale_table_is_noticed_and_mended(copy, capsys):
     assert "\n-| [09 ·" in capsys.readouterr().out
     readme.main([])
     assert path.read_text(encoding="utf-8") == fresh
+
+
+def test_the_minutes_of_a_plan_are_those_of_the_lessons(copy):
+    first = readme.front_matter(copy / "notebooks" / "00_start_here.ipynb")["time"]
+    plan = (copy / "docs" / "teaching.md").read_text(encoding="utf-8")
+    assert plan == f"| 1 | {LINK} | {first.split()[0]} | why |\n"
+    twice = readme.with_minutes(f"| 2 | {LINK}, {LINK} | 1 + 2 |\n| 3 | {LINK} | about 40 |\n")
+    assert twice == f"| 2 | {LINK}, {LINK} | 30 + 30 |\n| 3 | {LINK} | about 40 |\n"
 
 
 def test_a_report_stands_beside_its_lesson(copy):

@@ -1,5 +1,5 @@
-"""The generated parts of README.md: the tables of notebooks and of step costs, and the picture of
-notebook 00.
+"""The generated parts of README.md, the tables of notebooks and of step costs and the picture of
+notebook 00, and the minutes in docs/teaching.md.
 
 `python tools/readme.py` writes them, `--check` exits with 1 if they are stale.
 """
@@ -106,6 +106,17 @@ def with_parts(readme: str) -> str:
     return readme
 
 
+def with_minutes(plan: str) -> str:
+    """The text of docs/teaching.md with the minutes of the lessons that a row of a table links."""
+
+    def row(found: re.Match[str]) -> str:
+        names = re.findall(r"notebooks/(\w+\.ipynb)", found[1])
+        times = [front_matter(ROOT / "notebooks" / name)["time"] for name in names]
+        return f"{found[1]}| {' + '.join(time.split(' min')[0] for time in times)} |"
+
+    return re.sub(r"(\|[^|\n]*/notebooks/[^|\n]*)\| [\d +]+ \|", row, plan)
+
+
 def picture() -> bytes:
     """The map of methods as notebook 00 stores it, PNG."""
     notebook = nbformat.read(ROOT / "notebooks" / "00_start_here.ipynb", as_version=4)
@@ -122,22 +133,26 @@ def main(argv: Sequence[str] | None = None) -> int | str:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--check", action="store_true", help="write nothing, exit 1 if stale")
     arguments = parser.parse_args(argv)
-    path, picture_path = ROOT / "README.md", ROOT / PICTURE
-    old = path.read_text(encoding="utf-8")
+    makers = {"README.md": with_parts, "docs/teaching.md": with_minutes}
+    old = {name: (ROOT / name).read_text(encoding="utf-8") for name in makers}
+    picture_path = ROOT / PICTURE
     try:
-        new = with_parts(old)
+        new = {name: make(old[name]) for name, make in makers.items()}
     except ValueError as error:
         return f"tools/readme.py: {error}"
     if not arguments.check:
-        path.write_text(new, encoding="utf-8", newline="\n")
+        for name, text in new.items():
+            (ROOT / name).write_text(text, encoding="utf-8", newline="\n")
         picture_path.parent.mkdir(exist_ok=True)
         picture_path.write_bytes(picture())
         return 0
     stale = False
-    if new != old:
-        stale = True
-        lines = difflib.unified_diff(old.splitlines(), new.splitlines(), lineterm="", n=0)
-        print("README.md is stale, run: make readme", *lines, sep="\n")
+    for name, text in new.items():
+        if text != old[name]:
+            stale = True
+            before, after = old[name].splitlines(), text.splitlines()
+            print(f"{name} is stale, run: make readme")
+            print(*difflib.unified_diff(before, after, lineterm="", n=0), sep="\n")
     if not picture_path.exists() or picture_path.read_bytes() != picture():
         stale = True
         print(f"{PICTURE} is stale, run: make readme")
