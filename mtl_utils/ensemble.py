@@ -290,6 +290,19 @@ class _Call(nn.Module):
         return self.function(self.model, *rows)
 
 
+class _CallAndWatch(_Call):
+    """The same, and the representation: what the model's `trunk` returned."""
+
+    def forward(self, *rows: Tensor) -> Any:
+        seen: list[Tensor] = []
+        trunk = self.model.get_submodule("trunk")
+        hook = trunk.register_forward_hook(lambda module, inputs, z: seen.append(z))
+        try:
+            return self.function(self.model, *rows), seen[0]
+        finally:
+            hook.remove()
+
+
 class _Network:
     """M networks with stacked parameters."""
 
@@ -311,10 +324,16 @@ class _Network:
         trunk_ids = {id(p) for p in self.trunk}
         self.rest = [p for p in self.parameters.values() if id(p) not in trunk_ids]
 
-    def run(self, function: Callable[..., Any], *rows: Tensor, members: slice = ALL) -> Any:
+    def run(
+        self,
+        function: Callable[..., Any],
+        *rows: Tensor,
+        members: slice = ALL,
+        call: type[_Call] = _Call,
+    ) -> Any:
         """A function of (model, *rows) for every member, or some; rows [members, N, ...]."""
-        call = _Call(self.template, function)
-        side_by_side = vmap(lambda p, b, *own: functional_call(call, (p, b), own))
+        module = call(self.template, function)
+        side_by_side = vmap(lambda p, b, *own: functional_call(module, (p, b), own))
         parameters, buffers = self.parameters, self.buffers
         if members != ALL:
             parameters = {name: p[members] for name, p in parameters.items()}
@@ -340,10 +359,14 @@ class _Network:
         Returns:
             losses and weights, [M, K] each, detached.
         """
-        losses = self.run(function, *batch)  # [M, K]
+        representation = None
+        if rules.representation:
+            losses, representation = self.run(function, *batch, call=_CallAndWatch)
+        else:
+            losses = self.run(function, *batch)  # [M, K]
         values = losses.detach()
         if rules.reads == "gradients":
-            return values, self._fill_by_task(losses, rules)
+            return values, self._fill_by_task(losses, rules, representation)
         if rules.reads == "last layer":
             last = _last_layer(self.trunk)
             jacobian, _ = _task_gradients(losses, last, [])
@@ -357,10 +380,13 @@ class _Network:
             parameter.grad = None if gradient is None else gradient.contiguous()
         return values, weights
 
-    def _fill_by_task(self, losses: Tensor, rules: Rules) -> Tensor:
+    def _fill_by_task(self, losses: Tensor, rules: Rules, representation: Tensor | None) -> Tensor:
+        at_z = None
+        if representation is not None:
+            at_z, _ = _task_gradients(losses, [representation], [])
         jacobian, by_task = _task_gradients(losses, self.trunk, self.rest)
         shapes = [p.shape[1:] for p in self.trunk]
-        updates, heads, weights = rules.combine(losses.detach(), jacobian, shapes)
+        updates, heads, weights = rules.combine(losses.detach(), jacobian, shapes, at_z)
         sizes = [math.prod(shape) for shape in shapes]
         for parameter, part in zip(self.trunk, updates.split(sizes, 1), strict=True):
             parameter.grad = part.reshape(parameter.shape).contiguous()

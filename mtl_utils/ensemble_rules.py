@@ -44,6 +44,7 @@ class Rules:
             whose rule has no such parameter.
         observes: names of all quantities that any of them observes.
         reads: "losses", "last layer" or "gradients": what the rules have to be given.
+        representation: whether any of them reads the Gramian of the representation too.
         failures: member -> what its rule said when it refused to go on. Such a member is asked no
             more; its weights are 0.
     """
@@ -66,9 +67,12 @@ class Rules:
         self.steps = 0
         kinds = {_reads(rule) for rule in rules}
         self.reads = kinds.pop() if len(kinds) == 1 else "gradients"
+        inner = [_inner(rule) for rule in self.rules]
+        self.representation = any(
+            getattr(rule, "gramian", "exact") == "representation" for rule in inner
+        )
         self._own: dict[str, list[tuple[int, nn.Parameter]]] = {}
         self.parameters = self._stack(device)
-        inner = [_inner(rule) for rule in self.rules]
         alike = all(type(rule) is type(self.rules[0]) for rule in self.rules)
         simple = all(type(r) is type(inner[0]) and _is_registered(r, SIMPLE) for r in inner)
         self._together = _Together(self.rules, self.parameters) if alike and simple else None
@@ -107,7 +111,11 @@ class Rules:
         return torch.stack(weights).to(losses.device)
 
     def combine(
-        self, losses: Tensor, jacobian: Tensor, shapes: Sequence[torch.Size]
+        self,
+        losses: Tensor,
+        jacobian: Tensor,
+        shapes: Sequence[torch.Size],
+        at_z: Tensor | None = None,
     ) -> tuple[Tensor, Tensor, Tensor]:
         """Ask the rules with the task gradients of the trunk.
 
@@ -115,6 +123,7 @@ class Rules:
             losses: [M, K].
             jacobian: [M, K, P], the gradients of the shared parameters.
             shapes: of the shared parameters of one member, in the order of the P columns.
+            at_z: [M, K, Z], the task gradients at the representation, where a rule reads them.
 
         Returns:
             updates of the shared parameters [M, P], weights of the heads' losses [M, K], and the
@@ -125,7 +134,8 @@ class Rules:
         updates = torch.zeros_like(jacobian[:, 0])
         heads, weights = torch.zeros_like(values), torch.zeros_like(values)
         for m in self._asked(values):
-            found = self._try(m, _update, self.rules[m], values[m], jacobian[m], shapes)
+            known = Known(values[m], jacobian[m], shapes, None if at_z is None else at_z[m])
+            found = self._try(m, _update, self.rules[m], known)
             if found is not None:
                 updates[m], heads[m], weights[m] = found
         self._collect_own_gradients()
@@ -195,6 +205,7 @@ class Known:
         jacobian: task gradients of the shared parameters, [K, P], or None; they stay on the device
             of the network.
         shapes: of the shared parameters, in the order of the P columns.
+        at_z: gradients at the representation, [K, Z], or None.
 
     Attributes:
         update: what the rule makes of the gradients, [P].
@@ -204,10 +215,14 @@ class Known:
     scale, plan = 1.0, "known"
 
     def __init__(
-        self, values: Tensor, jacobian: Tensor | None = None, shapes: Sequence[torch.Size] = ()
+        self,
+        values: Tensor,
+        jacobian: Tensor | None = None,
+        shapes: Sequence[torch.Size] = (),
+        at_z: Tensor | None = None,
     ) -> None:
         self.values, self.heads = values, torch.ones_like(values)
-        self._jacobian, self.shapes = jacobian, shapes
+        self._jacobian, self.shapes, self.at_z = jacobian, shapes, at_z
         self.update: Tensor | None = None
 
     @property
@@ -238,8 +253,9 @@ class Known:
         return (rows @ rows.T).to(self.values.device)
 
     def representation_gramian(self) -> Tensor:
-        """There is none."""
-        raise ValueError('gramian: members that run side by side have no "representation"')
+        """[K, K]."""
+        assert self.at_z is not None
+        return (self.at_z @ self.at_z.T).to(self.values.device)
 
     def fill(self, coefficients: Tensor) -> None:
         """The update is sum_k coefficients[k] g_k."""
@@ -269,17 +285,20 @@ def _weights(rule: Any, losses: Tensor) -> Tensor:
     return known.heads if inner is rule else rule.rescale(known.heads)
 
 
-def _update(
-    rule: Any, losses: Tensor, jacobian: Tensor, shapes: Sequence[torch.Size]
-) -> tuple[Tensor, Tensor, Tensor]:
+def _update(rule: Any, known: Known) -> tuple[Tensor, Tensor, Tensor]:
     """Update of the trunk [P], weights of the heads [K], and weights [K] of one rule."""
-    if isinstance(rule, Weighting):
-        _check_signs(rule, losses)
-        known = Known(losses, jacobian, shapes)
-        weights = rule._backward(known)  # type: ignore[arg-type]
+    inner = _inner(rule)
+    if isinstance(inner, Weighting):
+        _check_signs(inner, known.values)
+        weights = inner._backward(known).detach()  # type: ignore[arg-type]
         assert known.update is not None
-        return known.update, known.heads, weights.detach()
-    shared = [jacobian.new_zeros(shape, requires_grad=True) for shape in shapes]
+        if inner is rule:
+            return known.update, known.heads, weights
+        scaled = rule.rescale(weights)
+        factor = (scaled.abs().sum() / weights.abs().sum()).to(known.update)
+        return factor * known.update, known.heads, scaled
+    losses, jacobian = known.values, known.jacobian
+    shared = [jacobian.new_zeros(shape, requires_grad=True) for shape in known.shapes]
     heads = torch.zeros_like(losses, requires_grad=True)
     small = losses + jacobian @ torch.cat([p.flatten() for p in shared]) + heads
     weights = rule.backward(small, shared=shared)

@@ -164,6 +164,16 @@ def test_a_wrapper_around_a_rule(name, wrap):
     assert_alike([wrapped(options) for options in OPTIONS.get(name, [{}] * 3)], "adam")
 
 
+@pytest.mark.parametrize("scaled", [False, True])
+@pytest.mark.parametrize("name", ["mgda", "imtl_g"])
+def test_the_gramian_of_the_representation(name, scaled):
+    def make():
+        model, rule = maker(name, {"gramian": "representation"})()
+        return model, SumToK(rule) if scaled else rule
+
+    assert_alike([make, make, maker(name, {})], "adam")
+
+
 @pytest.mark.parametrize("schedule", SCHEDULES)
 def test_schedules(schedule):
     assert_alike([maker("uncertainty", {})] * 3, "adam", schedule)

@@ -9,7 +9,7 @@ from nbformat import v4
 
 from mtl_utils import showing, widgets
 from mtl_utils.widgets import explore
-from tools import execute
+from notebook_gate import execute
 
 
 @pytest.fixture

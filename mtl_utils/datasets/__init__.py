@@ -3,6 +3,7 @@
 from mtl_utils.datasets.base import MultiTaskData
 from mtl_utils.datasets.digits import overlapping_digits
 from mtl_utils.datasets.glyphs import glyph_attributes
+from mtl_utils.datasets.rooms import rooms
 from mtl_utils.datasets.synthetic import RelatedTasks, related_regressions
 from mtl_utils.datasets.tabular import diamonds
 from mtl_utils.datasets.text import foldoc, movie_genres, reuters
@@ -18,5 +19,6 @@ __all__ = [
     "overlapping_digits",
     "related_regressions",
     "reuters",
+    "rooms",
     "two_regressions",
 ]

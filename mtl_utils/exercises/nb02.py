@@ -77,7 +77,7 @@ EXERCISES = {
         at=((CURVE, (0.2, 0.2)), (CURVE, (0.13, 0.2)), (CURVE, (0.5, 0.5)), (CURVE, (0.14, 0.3))),
         hint="Go through the pairs; a pair counts if both its errors are at most those of `point`.",
         formula="Count the pairs with left <= point[0] and right <= point[1].",
-        praise="a method that comes out at 0 lies beyond the curve; equal weights are on it",
+        praise="a method that comes out at 0 lies beyond the curve of the weights that were tried",
         mistakes=(
             (
                 lambda curve, point: sum(a <= point[0] or b <= point[1] for a, b in curve),

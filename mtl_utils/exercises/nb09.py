@@ -1,5 +1,7 @@
 """Exercises of notebook 09."""
 
+import math
+
 import numpy as np
 
 from mtl_utils.exercises import Exercise
@@ -87,5 +89,17 @@ EXERCISES = {
             (_in_simplex, "That lets every point of the simplex pass; (3) is missing."),
             (_helps_all, "(3) alone lets weights pass that are negative or do not sum to 1."),
         ),
+    ),
+    "09.5": Exercise(
+        answer=60.0,
+        hint="The weight of g1 is 1 where g1 alone helps task 2 as much as task 1.",
+        formula="That is where g1.g2 = |g1|^2, with g1.g2 = |g1| |g2| cos(angle).",
+        praise="2 cos(60) = 1: from there on g1 alone is the shortest mixture",
+        mistakes=(
+            (90.0, "At a right angle (4) gives g1 four fifths."),
+            (math.pi / 3, "In degrees, please."),
+            (45.0, "That would be the angle for a g2 of length sqrt(2)."),
+        ),
+        rtol=3e-3,
     ),
 }

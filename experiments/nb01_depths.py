@@ -1,6 +1,6 @@
 """Heads at several depths (notebook 01): twenty seeds and two widths, too long for the notebook.
 
-python -m benchmarks.why_multitask    writes results/01_depths.csv (about 4 minutes)
+python -m experiments.nb01_depths    writes results/01_depths.csv (about 4 minutes)
 
 Five easy and five abstract attributes of rendered characters, a network of three hidden layers,
 and where each group is read. Seeds are trained in pairs, so that a pair can be run again alone.
@@ -9,6 +9,7 @@ A record that is there is completed.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
@@ -74,7 +75,15 @@ def split(sets: list[MultiTaskData], which: str) -> dict[str, Tensor]:
     return tensors
 
 
-def scores(name: str, width: int, seeds: list[int], train: dict, test: dict) -> Tensor:
+def draw(seeds: Sequence[int]) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+    """Training and test images of these seeds, with the labels of both groups."""
+    sets = [glyph_attributes(seed=seed, **SIZES) for seed in seeds]
+    return split(sets, "train"), split(sets, "test")
+
+
+def scores(
+    name: str, width: int, seeds: Sequence[int], train: dict, test: dict, epochs: int = EPOCHS
+) -> Tensor:
     """Area under the ROC curve of each head, mean over its five attributes, [heads, S]."""
     places, groups, weights = SETTINGS[name]
     trained = train_many(
@@ -85,7 +94,7 @@ def scores(name: str, width: int, seeds: list[int], train: dict, test: dict) -> 
         losses,
         [train["images"], *(train[group] for group in groups)],
         seeds,
-        EPOCHS,
+        epochs,
         BATCH,
         lambda p: torch.optim.Adam(p.values(), lr=RATE, fused=True),
         generator=torch.Generator().manual_seed(1),
@@ -110,8 +119,7 @@ def main() -> None:
     record = Record(FILE, columns, key=columns[:3])
     for first in SEEDS[::2]:
         seeds = [first, first + 1]
-        sets = [glyph_attributes(seed=seed, **SIZES) for seed in seeds]
-        train, test = split(sets, "train"), split(sets, "test")
+        train, test = draw(seeds)
         for name, (_, groups, _) in SETTINGS.items():
             for width in WIDTHS:
                 if (name, width, seeds[1]) in record:

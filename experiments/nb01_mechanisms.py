@@ -1,6 +1,6 @@
 """The four claimed mechanisms of notebook 01 on a hundred seeds.
 
-python -m benchmarks.mechanisms    writes results/01_mechanisms.csv (about 4 minutes)
+python -m experiments.nb01_mechanisms    writes results/01_mechanisms.csv (about 4 minutes)
 
 Each seed draws functions, data and initial weights of its own. Seeds are trained twenty at a time,
 so that twenty can be run again alone. A record that is there is completed.
