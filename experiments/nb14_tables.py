@@ -1,0 +1,247 @@
+"""Notebook 14: what its record says. Long tables, a row a seed, and what follows from them.
+
+Everything here takes tables, so that it works on any benchmark: `results` makes them of the record.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from scipy import stats
+
+from experiments.protocol import Study, picks
+from experiments.verdicts import _in_cell, holm, paired
+from mtl_utils.metrics import delta_m
+
+WHERE = ["data", "optimiser"]
+
+
+# ---- from the record ---------------------------------------------------------------------------
+
+
+def results(studies: Sequence[Study], runs: pd.DataFrame) -> pd.DataFrame:
+    """Test errors of every cell that is complete.
+
+    Args:
+        studies: what was compared.
+        runs: the record (`records.read`).
+
+    Returns:
+        a row for each cell, contender, reporting seed and task: data, optimiser, contender, seed,
+        task, `error`; infinite where a training ended in numbers that are not finite. Each task
+        alone has the error of a task from the trial that was picked for it.
+    """
+    rows: list[dict[str, Any]] = []
+    for study, cell, report in _complete(studies, runs):
+        for contender in study.contenders:
+            for seed_place, seed in enumerate(study.reporting):
+                per_task = [found["test"][seed_place] for found in report[contender.name]]
+                for task in range(len(per_task[0])):
+                    which = task if contender.network == "alone" else 0
+                    value = per_task[which][task]
+                    error = math.inf if value is None else value
+                    place = {"data": cell[0], "optimiser": cell[1], "contender": contender.name}
+                    rows.append({**place, "seed": seed, "task": task, "error": error})
+    columns = [*WHERE, "contender", "seed", "task", "error"]
+    return pd.DataFrame(rows, columns=columns)
+
+
+def _complete(studies: Sequence[Study], runs: pd.DataFrame) -> list[tuple[Study, Any, Any]]:
+    """Cells of which the record has a report of everybody: study, cell, and by contender the
+    report of each pick."""
+    found = []
+    for study in studies:
+        for cell in study.cells():
+            here = runs[_in_cell(runs, cell)]
+            reports = {c.name: _reports(study, c, cell, here) for c in study.contenders}
+            if all(reports.values()):
+                found.append((study, cell, reports))
+    return found
+
+
+def _reports(study: Study, contender: Any, cell: Any, here: pd.DataFrame) -> list[dict[str, Any]]:
+    """The report of each pick of a contender; none, if one is missing."""
+    mine = here[here["contender"] == contender.name]
+    tried = mine[mine["stage"] == "pick"].to_dict("records")
+    if not tried:
+        return []
+    there = mine[mine["stage"] == "report"].to_dict("records")
+    of_pick = [
+        next((row for row in there if row["trial"] == pick), None)
+        for pick in picks(study, contender, cell, tried)
+    ]
+    return [] if None in of_pick else of_pick  # type: ignore[return-value]
+
+
+# ---- one number for several tasks ----------------------------------------------------------------
+
+
+def relative_gain(errors: pd.DataFrame, baseline: str = "alone") -> pd.DataFrame:
+    """delta-m of every seed: mean over tasks of the gain over the baseline in per cent of it.
+
+    Errors are better when lower; above 0 is better than the baseline, as in
+    `mtl_utils.metrics.delta_m`. The baseline of a task is its mean over seeds, as published tables
+    have it: a ratio by seed would be dominated by seeds in which the baseline does well.
+
+    Args:
+        errors: as `results` returns them.
+        baseline: the contender that counts as 0.
+
+    Returns:
+        a row for each data set, optimiser, contender and seed, column `delta_m`.
+    """
+    rows = []
+    for where, cell in errors.groupby(WHERE, sort=False):
+        by_task = cell[cell["contender"] == baseline].groupby("task")["error"].mean().to_numpy()
+        higher = np.zeros(len(by_task), bool)
+        for (name, seed), mine in cell.groupby(["contender", "seed"], sort=False):
+            values = mine.sort_values("task")["error"].to_numpy()
+            finite = np.isfinite(values).all()
+            gain = delta_m(values, by_task, higher) if finite else -math.inf
+            rows.append((*where, name, seed, gain))
+    return pd.DataFrame(rows, columns=[*WHERE, "contender", "seed", "delta_m"])
+
+
+def negative_transfer(errors: pd.DataFrame, baseline: str = "alone") -> pd.DataFrame:
+    """Which tasks do worse together than alone.
+
+    Returns:
+        a row for each data set, optimiser, contender and task: `difference` of the errors to the
+        baseline with its 95 % interval, `p_holm` (Holm over the rows of a data set and optimiser),
+        and `transfer`: "negative", "positive" or "not decided".
+    """
+    keys = [*WHERE, "task"]
+    wide = errors.pivot_table("error", [*keys, "seed"], "contender", sort=False)
+    rows = []
+    for name in wide.columns.drop(baseline):
+        for key, differences in (wide[name] - wide[baseline]).dropna().groupby(keys, sort=False):
+            place = dict(zip(keys, key, strict=True))
+            rows.append({**place, "contender": name, **paired(differences.to_numpy())})
+    table = pd.DataFrame(rows)
+    table["p_holm"] = table.groupby(WHERE)["p"].transform(holm)
+    sign = np.where(table["difference"] > 0, "negative", "positive")
+    table["transfer"] = np.where(table["p_holm"] < 0.05, sign, "not decided")
+    return table
+
+
+# ---- ranks -----------------------------------------------------------------------------------
+
+
+def mean_ranks(scores: pd.DataFrame) -> tuple[pd.Series, float, float]:
+    """Mean ranks, whether they differ at all, and by how much they have to.
+
+    Args:
+        scores: lower is better; a row a block (a data set, or a data set and seed), a column a
+            contender. Blocks should be independent: seeds of one data set are not independent
+            evidence about other data sets.
+
+    Returns:
+        mean rank by contender, best first; p of Friedman's test; the critical difference of
+        Nemenyi's test at 5 %: contenders closer than this are not told apart.
+
+    Raises:
+        ValueError: fewer than two blocks or three contenders, or missing scores.
+
+    Source: Demsar, Journal of Machine Learning Research 7, 2006.
+    """
+    n, k = scores.shape
+    if n < 2 or k < 3 or scores.isna().any(axis=None):
+        raise ValueError(f"scores: expected two rows and three columns, all there, got {n} x {k}")
+    ranks = scores.rank(axis=1).mean().sort_values()
+    p = float(stats.friedmanchisquare(*(scores[name] for name in scores)).pvalue)
+    critical = stats.studentized_range.ppf(0.95, k, np.inf) / math.sqrt(2)
+    return ranks, p, float(critical * math.sqrt(k * (k + 1) / (6 * n)))
+
+
+def not_told_apart(ranks: pd.Series, critical: float) -> list[tuple[str, str]]:
+    """The bars of a critical-difference diagram: first and last of each longest run of contenders
+    that lie within the critical difference.
+
+    >>> ranks = pd.Series({"a": 1.0, "b": 1.8, "c": 2.5, "d": 4.0})
+    >>> not_told_apart(ranks, 1.0)
+    [('a', 'b'), ('b', 'c')]
+    """
+    ordered, bars, reached = ranks.sort_values(), [], -1
+    for i, first in enumerate(ordered):
+        last = int((ordered <= first + critical).sum()) - 1
+        if last > max(i, reached):
+            bars.append((str(ordered.index[i]), str(ordered.index[last])))
+        reached = max(reached, last)
+    return bars
+
+
+# ---- against one other -------------------------------------------------------------------------
+
+
+def against(scores: pd.DataFrame, other: str, value: str, higher: bool = False) -> pd.DataFrame:
+    """Every contender against another, paired by seed.
+
+    Args:
+        scores: a row for each data set, optimiser, contender and seed.
+        other: name of the other.
+        value: column to compare.
+        higher: whether higher values are better.
+
+    Returns:
+        as `verdicts.verdicts`: `difference`, `low`, `high`, `p`, `p_holm` (over each data set and
+        optimiser), `detectable`, the smallest difference that these seeds find with a probability
+        of 80 %, and `verdict`. A contender with a run that failed has no interval.
+    """
+    wide = scores.pivot_table(value, [*WHERE, "seed"], "contender", sort=False, dropna=False)
+    rows = []
+    for name in wide.columns.drop(other):
+        for where, both in wide[[name, other]].dropna().groupby(WHERE, sort=False):
+            differences = (both[name] - both[other]).to_numpy()
+            place = dict(zip(WHERE, where, strict=True))
+            rows.append({**place, "contender": name, **paired(differences)})
+    table = pd.DataFrame(rows)
+    table["p_holm"] = table.groupby(WHERE)["p"].transform(holm)
+    sign = np.where((table["difference"] > 0) == higher, "better", "worse")
+    table["verdict"] = np.where(table["p_holm"] < 0.05, sign, "not decided")
+    return table
+
+
+# ---- at equal time -------------------------------------------------------------------------------
+
+
+def at_equal_time(
+    studies: Sequence[Study],
+    runs: pd.DataFrame,
+    ratios: Mapping[tuple[str, str], float],
+    share: float = 1.0,
+) -> pd.DataFrame:
+    """Mean test error of who stops when plain training has done a share of its epochs.
+
+    Args:
+        studies, runs: as in `results`.
+        ratios: (data set, contender) -> cost of a step in units of a plain step.
+        share: of the epochs of plain training, in (0, 1].
+
+    Returns:
+        a row for each data set, optimiser, contender and seed: `epochs`, the last evaluation that
+        the time suffices for, and `error`, mean over tasks, of what early stopping kept there.
+    """
+    rows = []
+    for study, cell, reports in _complete(studies, runs):
+        data, optimiser, _, epochs = cell
+        for contender in study.contenders:
+            budget = share * epochs / max(1.0, ratios[data, contender.name])
+            per_pick = reports[contender.name]
+            looks = np.array(per_pick[0]["at"])
+            place = int((looks <= budget + 1e-9).sum()) - 1
+            for s, seed in enumerate(study.reporting):
+                value = _kept(per_pick, place, s)
+                where = {"data": data, "optimiser": optimiser, "contender": contender.name}
+                rows.append({**where, "seed": seed, "epochs": int(looks[place]), "error": value})
+    return pd.DataFrame(rows)
+
+
+def _kept(per_pick: Sequence[Mapping[str, Any]], place: int, seed: int) -> float:
+    """What one seed has kept at an evaluation. Of tasks alone, which have a pick each, the mean
+    over their picks: the record has no curve of each task by seed."""
+    values = [row["kept"][place][seed] for row in per_pick]
+    return float(np.mean([math.inf if v is None else v for v in values]))

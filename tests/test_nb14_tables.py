@@ -1,0 +1,166 @@
+"""The tables of notebook 14, on made-up records with known answers."""
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from experiments import nb14_tables as tables
+from experiments.protocol import Contender, Study
+from experiments.search import Knob
+from tests.test_protocol import lines, losses, shared, single
+
+SEEDS = range(20)
+
+
+def errors(levels, spread=0.0, data="d", optimiser="adam"):
+    """Contender -> error of each task; seeds move all contenders of a task alike, and each own."""
+    rng, rows = np.random.default_rng(0), []
+    common = rng.normal(0, 0.1, (20, 2))
+    for name, tasks in levels.items():
+        own = rng.normal(0, spread, (20, 2))
+        for seed in SEEDS:
+            for task, level in enumerate(tasks):
+                value = level * (1 + common[seed, task] - common[:, task].mean())
+                rows.append((data, optimiser, name, seed, task, value + own[seed, task]))
+    columns = ["data", "optimiser", "contender", "seed", "task", "error"]
+    return pd.DataFrame(rows, columns=columns)
+
+
+def test_relative_gain_has_the_sign_and_size_that_it_says():
+    table = tables.relative_gain(errors({"alone": (0.2, 0.4), "a": (0.1, 0.4), "b": (0.2, 0.6)}))
+    means = table.groupby("contender")["delta_m"].mean()
+    assert means["alone"] == pytest.approx(0)
+    assert means["a"] == pytest.approx(25)  # +50 % and 0
+    assert means["b"] == pytest.approx(-25)  # 0 and -50 %
+
+
+def test_a_failed_run_is_infinitely_worse():
+    broken = errors({"alone": (0.2, 0.4), "a": (0.1, 0.4)})
+    broken.loc[(broken["contender"] == "a") & (broken["seed"] == 3), "error"] = np.inf
+    table = tables.relative_gain(broken).set_index(["contender", "seed"])["delta_m"]
+    assert table["a", 3] == -np.inf and np.isfinite(table["a", 4])
+
+
+def test_negative_transfer_is_found_in_the_task_that_has_it():
+    made = errors({"alone": (0.2, 0.4), "a": (0.25, 0.3), "b": (0.2, 0.4)}, spread=0.005)
+    table = tables.negative_transfer(made).set_index(["contender", "task"])["transfer"]
+    assert table["a", 0] == "negative" and table["a", 1] == "positive"
+    assert table["b", 0] == table["b", 1] == "not decided"
+
+
+# Demsar 2006, table 5(a): Nemenyi's q at 5 %, by the number of contenders
+Q = {3: 2.343, 4: 2.569, 5: 2.728, 6: 2.850, 7: 2.949, 8: 3.031, 9: 3.102, 10: 3.164}
+
+
+@pytest.mark.parametrize("k", Q)
+def test_the_critical_difference_is_that_of_published_tables(k):
+    scores = pd.DataFrame(np.random.default_rng(k).random((14, k)))
+    _, _, critical = tables.mean_ranks(scores)
+    assert critical == pytest.approx(Q[k] * np.sqrt(k * (k + 1) / (6 * 14)), abs=1e-3)
+
+
+def test_mean_ranks_by_hand():
+    scores = pd.DataFrame({"c": [3, 3, 2, 3], "a": [1, 1, 1, 2], "b": [2, 2, 3, 2]})
+    ranks, p, _ = tables.mean_ranks(scores)
+    assert ranks.to_dict() == {"a": 1.125, "b": 2.125, "c": 2.75}  # a tie counts half
+    # Friedman's chi square with its correction for the one tie, two degrees of freedom
+    n, k = scores.shape
+    square = 12 * n / (k * (k + 1)) * (ranks - (k + 1) / 2).pow(2).sum()
+    square /= 1 - (2**3 - 2) / (n * (k**3 - k))
+    assert p == pytest.approx(np.exp(-square / 2))
+    assert tables.not_told_apart(ranks, 0.7) == [("b", "c")]
+    assert tables.not_told_apart(ranks, 0.1) == []
+    assert tables.not_told_apart(ranks, 2.0) == [("a", "c")]
+
+
+def test_ranks_refuse_what_cannot_be_ranked():
+    with pytest.raises(ValueError, match="scores"):
+        tables.mean_ranks(pd.DataFrame({"a": [1.0, 2.0], "b": [2.0, 1.0]}))
+
+
+def test_who_is_better_and_what_could_have_been_seen():
+    made = tables.relative_gain(
+        errors({"alone": (0.2, 0.4), "equal": (0.2, 0.4), "a": (0.15, 0.35), "b": (0.2, 0.4)}, 0.01)
+    )
+    table = tables.against(made, "equal", "delta_m", higher=True).set_index("contender")
+    assert table.loc["a", "verdict"] == "better" and table.loc["b", "verdict"] == "not decided"
+    assert (table["p_holm"] >= table["p"]).all()
+    assert table.loc["b", "detectable"] > table.loc["b", "high"] - table.loc["b", "difference"]
+    reverse = tables.against(made, "equal", "delta_m", higher=False).set_index("contender")
+    assert reverse.loc["a", "verdict"] == "worse"
+
+
+def test_the_detectable_difference_is_found_four_times_in_five():
+    rng, found, wanted = np.random.default_rng(1), [], []
+    for _ in range(400):
+        noise = rng.normal(size=20)
+        wanted.append(tables.paired(noise)["detectable"])
+    difference = float(np.mean(wanted))
+    for _ in range(2000):
+        found.append(tables.paired(rng.normal(difference, 1, 20))["p"] < 0.05)
+    assert np.mean(found) == pytest.approx(0.8, abs=0.04)
+
+
+# ---- a record ----------------------------------------------------------------------------------
+
+STUDY = Study(
+    data={"lines": lines},
+    model=shared,
+    single=single,
+    losses=losses,
+    metric=losses,
+    contenders=(Contender("alone", network="alone"), Contender("equal"), Contender("slow")),
+    widths=(4,),
+    epochs=(10,),
+    rates={"adam": Knob("rate", 0.1)},
+    batch_size=6,
+    picking=(100,),
+    reporting=(0, 1),
+)
+
+
+def record(alone_picks):
+    """Two trials of everybody; alone has a pick a task, which may be the same."""
+    cell = {"data": "lines", "optimiser": "adam", "width": 4, "epochs": 10}
+    rows = []
+    for name in ("alone", "equal", "slow"):
+        for place, rate in enumerate((0.1, 0.2)):
+            val = [[0.5, 0.5]] if name != "alone" else [[1.0, 1.0]]
+            if name == "alone":
+                val = [[0.0 if alone_picks[k] == place else 1.0 for k in range(2)]]
+            elif place == 1:
+                val = [[0.9, 0.9]]
+            rows.append({**cell, "contender": name, "stage": "pick", "trial": {"rate": rate}})
+            rows[-1] |= {"val": val}
+    for name in ("alone", "equal", "slow"):
+        for place in sorted(set(alone_picks)) if name == "alone" else [0]:
+            test = [[place + 0.1, place + 0.2], [place + 0.3, place + 0.4]]
+            kept = [[1.0, 1.0], [0.5, 0.6], [0.3, 0.4]]
+            report = {"contender": name, "stage": "report", "trial": {"rate": (0.1, 0.2)[place]}}
+            rows.append({**cell, **report, "test": test, "kept": kept, "at": [0, 5, 10]})
+    return pd.DataFrame(rows)
+
+
+@pytest.mark.parametrize("alone_picks", [(0, 1), (1, 0), (1, 1)])
+def test_results_take_each_task_alone_from_its_own_pick(alone_picks):
+    table = tables.results([STUDY], record(alone_picks)).set_index(["contender", "seed", "task"])
+    assert len(table) == 3 * 2 * 2
+    assert table.loc[("alone", 0, 0), "error"] == pytest.approx(alone_picks[0] + 0.1)
+    assert table.loc[("alone", 1, 1), "error"] == pytest.approx(alone_picks[1] + 0.4)
+    assert table.loc[("equal", 1, 0), "error"] == pytest.approx(0.3)
+
+
+def test_a_cell_that_is_not_complete_is_left_out():
+    runs = record((0, 1))
+    missing = runs[~((runs["contender"] == "slow") & (runs["stage"] == "report"))]
+    assert len(tables.results([STUDY], missing)) == 0
+
+
+def test_at_equal_time_a_slow_rule_has_fewer_epochs():
+    costs = {("lines", "alone"): 1.0, ("lines", "equal"): 1.0, ("lines", "slow"): 2.0}
+    table = tables.at_equal_time([STUDY], record((0, 1)), costs)
+    table = table.set_index(["contender", "seed"])
+    assert table.loc[("equal", 0), ["epochs", "error"]].tolist() == [10, 0.3]
+    assert table.loc[("slow", 1), ["epochs", "error"]].tolist() == [5, 0.6]
+    half = tables.at_equal_time([STUDY], record((0, 1)), costs, share=0.5)
+    assert half.set_index(["contender", "seed"]).loc[("slow", 0), "epochs"] == 0
