@@ -13,9 +13,11 @@ import pandas as pd
 import torch
 from torch import Tensor, nn
 
+from benchmarks.scalarisations import BATCH, DATA, ROWS, STEPS, WIDTH, units
 from experiments.nb12_paths import FIVE, FLOOR, valley
 from mtl_utils import make_weighting, records
 from mtl_utils.models import HardSharing, mlp
+from mtl_utils.training import batches, train
 from mtl_utils.weighting import Weighting
 
 # ---- five regressions at one moment ----------------------------------------------------------
@@ -140,9 +142,26 @@ def ends_table(found: dict[str, Tensor]) -> pd.DataFrame:
     return pd.concat(tables, ignore_index=True)
 
 
-# ---- FAMO in the toy with two valleys --------------------------------------------------------
+# ---- FAMO ------------------------------------------------------------------------------------
 
-SCALE = (0.1, 1.0)  # of the two losses, as published
+
+def forward_passes(name: str) -> int:
+    """How often four steps with a rule go through the trunk of a small network."""
+    net = HardSharing(nn.Linear(6, 3), [nn.Linear(3, 1), nn.Linear(3, 1)])
+    calls: list[int] = []
+    net.trunk.register_forward_hook(lambda *_: calls.append(1))
+    rows = (torch.randn(64, 6), torch.randn(64, 1))
+
+    def losses(model: nn.Module, x: Tensor, y: Tensor) -> Tensor:
+        return torch.stack([(output - y).square().mean() for output in model(x)])
+
+    optimizer = torch.optim.SGD(net.parameters(), lr=0.01)
+    rule = make_weighting(name, n_tasks=2)
+    train(net, losses, batches(rows, 16), rule, optimizer, 1, progress=False)
+    return len(calls)
+
+
+SCALE = (0.1, 1.0)  # of the two losses in the toy with two valleys, as published
 
 
 def heights(x1: float, x2: float) -> tuple[float, float]:
@@ -231,3 +250,41 @@ def first_record() -> pd.Series:
 def log_ratio(error: pd.Series, data: str, optimiser: str, rule: str, base: str) -> pd.Series:
     """Logarithm of an error over that of another rule, paired by seed."""
     return np.log(error[data, optimiser, rule] / error[data, optimiser, base])
+
+
+def recorded(rule: str, kind: str, seed: int) -> tuple[float, Tensor]:
+    """Learning rate and errors on test rows, [3], of a training on units in the record."""
+    table = records.read("13_scalarisations")
+    table = table.set_index(["data", "optimiser", "rule", "seed"]).sort_index()
+    row = table.loc[("units", kind, rule, seed)]
+    return float(row["rate"]), torch.tensor(row[["error 1", "error 2", "error 3"]].to_numpy(float))
+
+
+def trained_again(rule: str, kind: str, seed: int) -> Tensor:
+    """The same training with the package's rule and torch's optimiser: errors on test rows, [3]."""
+    x, y = units(seed)
+    torch.manual_seed(seed)
+    trunk = mlp(x.shape[1], WIDTH, activation=nn.Tanh, last=True)
+    model = HardSharing(trunk, [nn.Linear(WIDTH, 1) for _ in range(3)])
+    optimizer = getattr(torch.optim, kind)(model.parameters(), lr=recorded(rule, kind, seed)[0])
+    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: 1 - step / STEPS)
+    options = {"famo": {"eps": 0.0}, "db_mtl": {"beta": 0.9, "sigma": 0.0, "eps": 0.0}}
+    weighting = make_weighting(rule, n_tasks=3, **options.get(rule, {}))
+    own = torch.Generator().manual_seed(seed)
+    per_epoch, unit = ROWS[0] // BATCH, DATA["units"][1]
+
+    def squares(rows: Tensor | slice) -> Tensor:
+        return (torch.cat(model(x[rows]), 1) - y[rows]).square().mean(0)
+
+    for step in range(STEPS):
+        if step % per_epoch == 0:
+            order = torch.randperm(ROWS[0], generator=own)
+        rows = order[step % per_epoch * BATCH :][:BATCH]
+        optimizer.zero_grad()
+        weighting.backward(unit**2 * squares(rows), shared=model.trunk.parameters())
+        optimizer.step()
+        if rule == "famo":
+            weighting.observe(losses_after_step=unit**2 * squares(rows).detach())
+        schedule.step()
+    test = slice(-ROWS[2], None)
+    return squares(test).detach() / y[test].var(0)

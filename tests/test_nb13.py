@@ -95,3 +95,14 @@ def test_the_first_record_is_read_and_paired():
     assert len(ratio) == 20
     by_hand = math.log(error["units", "SGD", "equal", 3] / error["units", "SGD", "log", 3])
     assert ratio[3] == pytest.approx(by_hand)
+
+
+def test_famo_goes_twice_through_the_network():
+    assert [nb13_toys.forward_passes(name) for name in ("equal", "famo")] == [4, 8]
+
+
+@pytest.mark.parametrize("rule, kind, seed", [("log", "SGD", 0), ("equal", "Adam", 7)])
+def test_the_first_record_is_what_the_package_does(rule, kind, seed):
+    rate, kept = nb13_toys.recorded(rule, kind, seed)
+    assert rate > 0
+    torch.testing.assert_close(nb13_toys.trained_again(rule, kind, seed), kept, rtol=1e-4, atol=0)
