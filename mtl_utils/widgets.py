@@ -83,7 +83,9 @@ def _sentence(knobs: Mapping[str, Any]) -> str:
             options = [str(o[0] if isinstance(o, tuple) else o) for o in knob.options]
             ranges.append(f"{knob.description} ({', '.join(options)})")
         else:
-            ranges.append(f"{knob.description} ({knob.min:g} to {knob.max:g})")
+            base = getattr(knob, "base", None)  # a logarithmic slider's ends are exponents
+            low, high = (base**end if base else end for end in (knob.min, knob.max))
+            ranges.append(f"{knob.description} ({low:g} to {high:g})")
     return f"Run this cell in JupyterLab to move {'; '.join(ranges)}."
 
 

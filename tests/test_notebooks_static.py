@@ -25,7 +25,6 @@ each_lesson = pytest.mark.parametrize("path", LESSONS, ids=tool.label)
 OLD_FORM = {
     "10_pareto_mtl",
     "11_loss_trend",
-    "13_scalarisations",
 }
 
 EXERCISE_LINE = re.compile(r"^. \d\d\.\d+: .*$", re.MULTILINE)  # its numbers are the exercise's

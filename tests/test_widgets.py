@@ -4,7 +4,7 @@ import re
 
 import matplotlib.pyplot as plt
 import pytest
-from ipywidgets import Dropdown, FloatSlider, IntSlider, Label
+from ipywidgets import Dropdown, FloatLogSlider, FloatSlider, IntSlider, Label
 from nbformat import v4
 
 from mtl_utils import showing, widgets
@@ -60,6 +60,12 @@ def test_one_output_with_widget_figure_and_text(shown):
     assert data["text/html"].endswith(f"<p><em>{sentence}</em></p>")
     lines = data["text/plain"].splitlines()
     assert lines[0] == "Figure: A bar of the height 1." and lines[-2:] == ["1 & 0", sentence]
+
+
+def test_the_ends_of_a_logarithmic_knob_are_values_not_exponents(shown):
+    slider = FloatLogSlider(1.0, base=10, min=-2, max=1, description="μ")
+    explore(lambda mu: height(int(mu)), mu=slider)
+    assert "to move μ (0.01 to 10)." in shown[0]["text/plain"]
 
 
 def test_what_is_stored_has_no_widget(shown):

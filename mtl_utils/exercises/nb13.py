@@ -6,6 +6,14 @@ import numpy as np
 
 from mtl_utils.exercises import Exercise
 
+
+def _smooth(losses: list[float], preference: list[float], mu: float) -> list[float]:
+    """K preference_k softmax(preference L / mu)_k."""
+    exponents = np.array(preference) * np.array(losses) / mu
+    raw = np.exp(exponents - exponents.max())
+    return list(len(losses) * np.array(preference) * raw / raw.sum())
+
+
 FALL = -math.log(0.97)  # r, the rate at which the loss of 13.2 falls
 
 EXERCISES = {
@@ -52,6 +60,45 @@ EXERCISES = {
             (lambda eta: eta**0.5, "That is theta; the loss is theta^2."),
             (lambda eta: 2 * eta, "There the step ends at 0. It has to reach -theta."),
             (lambda eta: eta / 2, "The derivative of log(theta^2) is 2 / theta."),
+        ),
+    ),
+    "13.5": Exercise(
+        answer=_smooth,
+        at=(
+            ([1.0, 0.7, 2.0], [0.2, 0.5, 0.3], 0.4),
+            ([3.0, 1.0], [1.0, 1.0], 1.0),
+            ([30.0, 1.0], [1.0, 0.5], 0.02),
+        ),
+        hint="The exponents are preference times loss over mu. Divide the exponentials by their "
+        "sum, then multiply by what stands before the softmax.",
+        formula="e_k = lambda_k L_k / mu; w_k = K lambda_k exp(e_k - max e) / sum_j exp(e_j - "
+        "max e).",
+        praise="the largest loss, times its preference, is the one that is heard",
+        mistakes=(
+            (
+                lambda losses, preference, mu: [
+                    v / len(losses) for v in _smooth(losses, preference, mu)
+                ],
+                "Those are the derivatives of (4). The package multiplies them by K.",
+            ),
+            (
+                lambda losses, preference, mu: [
+                    v / p for v, p in zip(_smooth(losses, preference, mu), preference, strict=True)
+                ],
+                "The chain rule gives one more factor, the preference.",
+            ),
+        ),
+    ),
+    "13.6": Exercise(
+        answer=0.25,
+        hint="Weight times loss is the geometric mean over K, for every task. How does it answer "
+        "if one of four losses is multiplied by c?",
+        formula="The length is multiplied by c^(1/K), so the slope is 1/K.",
+        praise="and the direction does not turn at all",
+        mistakes=(
+            (0.2, "That is with five tasks, as in *Four lengths*. Here are four."),
+            (1.0, "That is if all losses are multiplied by c."),
+            (0.0, "That is the sum of logs, whose step does not grow with the losses."),
         ),
     ),
 }
