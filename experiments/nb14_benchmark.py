@@ -141,7 +141,30 @@ RATES = {
     "momentum": Knob("rate", 0.02, 4.0, 3),
     "sgd": Knob("rate", 0.1, 4.0, 3),
 }
-USUAL: dict[str, Any] = {"batch_size": 48, "trials": 4, "reporting": tuple(range(20))}
+USUAL: dict[str, Any] = {
+    "rates": RATES,
+    "batch_size": 48,
+    "trials": 4,
+    "reporting": tuple(range(20)),
+}
+
+
+def _questions(name: str, draw: Any, model: Any, single: Any, width: int, epochs: int) -> Study:
+    """Many yes-no questions; fixed weights by how frequent a yes is."""
+    fixed = Contender("fixed", by_frequency(draw), knobs=(Knob("spread", 1.0, reach=2),))
+    return Study(
+        data={name: draw},
+        model=model,
+        single=single,
+        losses=sets.log_losses,
+        metric=sets.out_of_order,
+        contenders=contenders(fixed, "classification", units=False),
+        widths=(width,),
+        epochs=(epochs,),
+        **USUAL,
+    )
+
+
 ONE_SET = {
     "diamonds": Study(
         data={"diamonds": sets.stones},
@@ -156,7 +179,6 @@ ONE_SET = {
         ),
         widths=(24,),
         epochs=(20,),
-        rates=RATES,
         units=True,
         **USUAL,
     ),
@@ -169,40 +191,11 @@ ONE_SET = {
         contenders=contenders(BY_RATIO, "classification", units=False),
         widths=(24,),
         epochs=(12,),
-        rates=RATES,
         **USUAL,
     ),
-    "films": Study(
-        data={"films": sets.films},
-        model=sets.films_model,
-        single=sets.films_single,
-        losses=sets.log_losses,
-        metric=sets.out_of_order,
-        contenders=contenders(
-            Contender("fixed", by_frequency(sets.films), knobs=(Knob("spread", 1.0, reach=2),)),
-            "classification",
-            units=False,
-        ),
-        widths=(16,),
-        epochs=(14,),
-        rates=RATES,
-        **USUAL,
-    ),
-    "glyphs": Study(
-        data={"glyphs": sets.glyphs},
-        model=sets.questions_model,
-        single=sets.questions_single,
-        losses=sets.log_losses,
-        metric=sets.out_of_order,
-        contenders=contenders(
-            Contender("fixed", by_frequency(sets.glyphs), knobs=(Knob("spread", 1.0, reach=2),)),
-            "classification",
-            units=False,
-        ),
-        widths=(24,),
-        epochs=(12,),
-        rates=RATES,
-        **USUAL,
+    "films": _questions("films", sets.films, sets.films_model, sets.films_single, 16, 14),
+    "glyphs": _questions(
+        "glyphs", sets.glyphs, sets.questions_model, sets.questions_single, 24, 12
     ),
     "rooms": Study(
         data={"rooms": sets.small_rooms},
@@ -213,7 +206,6 @@ ONE_SET = {
         contenders=contenders(BY_RATIO, ["classification", "laplace", "regression"], units=False),
         widths=(6,),
         epochs=(12,),
-        rates=RATES,
         **USUAL | {"batch_size": 24},
     ),
 }
