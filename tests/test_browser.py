@@ -4,6 +4,7 @@ Pictures of what was seen are kept in the folder that MTL_SCREENSHOTS names, els
 """
 
 import os
+import platform
 import re
 import secrets
 import shutil
@@ -92,11 +93,19 @@ def free_port() -> int:
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory) -> Path:
-    """A copy of the notebooks, beside the records that they read."""
+    """A copy of the notebooks, beside the records that they read.
+
+    It names this Python: JupyterLab writes the kernel's version into a notebook, and a notebook
+    that was recorded by another one is changed by that alone.
+    """
     folder = tmp_path_factory.mktemp("jupyterlab") / "course"
     shutil.copytree(
         ROOT / "notebooks", folder / "notebooks", ignore=shutil.ignore_patterns("student", ".*")
     )
+    for path in (folder / "notebooks").rglob("*.ipynb"):
+        notebook = nbformat.read(path, as_version=4)
+        notebook.metadata.language_info.version = platform.python_version()
+        nbformat.write(notebook, path)
     for name in ("results", "docs"):
         (folder / name).symlink_to(ROOT / name)
     return folder
