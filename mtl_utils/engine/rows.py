@@ -30,7 +30,14 @@ class Rows:
         number counts as two real ones, half precision becomes single. A parameter's hooks see each
         gradient, as they do in K passes."""
         pairs = zip(self.parameters, self._seen(), strict=True)
-        return torch.cat([real(dense(block, p, self.n_tasks)) for p, block in pairs], 1)
+        rows = [real(dense(block, p, self.n_tasks)) for p, block in pairs]
+        jacobian = torch.cat(rows, 1)
+        parts = jacobian.split([part.shape[1] for part in rows], 1)
+        for i, (p, part) in enumerate(zip(self.parameters, parts, strict=True)):
+            block = self.blocks[i]  # as a view from now on: nothing is kept twice
+            if isinstance(block, Tensor) and block.dtype == part.dtype and not p._backward_hooks:
+                self.blocks[i] = part.view(self.n_tasks, *p.shape)
+        return jacobian
 
     def gramian(self) -> Tensor:
         """Inner products of the K gradients, [K, K]. A parameter's hooks see each gradient, as they

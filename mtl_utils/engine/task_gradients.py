@@ -142,7 +142,8 @@ class TaskGradients:
         """Add an update [P], flattened in the order of `shared`, to `.grad` of the shared
         parameters, and their gradients to that of all others. The hooks of shared parameters have
         seen each row of `jacobian`, and do not see the update."""
-        gradients = self._all_rows().parted(self.scale * update)
+        update = update if self.scale == 1 else self.scale * update
+        gradients = self._all_rows().parted(update)
         with heads.hooks_off(self.shared):
             self._land(gradients)
 
