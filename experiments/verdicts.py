@@ -289,8 +289,8 @@ def differences(
     Returns:
         a row for each cell, contender and seed: columns of `CELL`, seed, contender, `difference` of
         the test metrics, `percent`, that in per cent of the other's mean over seeds, `cell` (its
-        name in `overview`) and `setting` (optimiser, width and length; categories in the order of
-        the study).
+        name in `overview`) and `setting` (optimiser if there are several, width and length;
+        categories in the order of the study).
     """
     errors = results(study, runs)
     if task is not None:
@@ -302,9 +302,10 @@ def differences(
     table = wide.sub(other, axis=0).melt(value_name="difference", ignore_index=False)
     table["percent"] = 100 * table["difference"] / scale.loc[table.index]
     table = table.reset_index()
-    names = [_setting(r.optimiser, r.width, r.epochs) for r in table.itertuples()]
+    several = len(study.rates) > 1
+    names = [_setting(r.optimiser * several, r.width, r.epochs) for r in table.itertuples()]
     order = [
-        _setting(optimiser, width, epochs)
+        _setting(optimiser * several, width, epochs)
         for optimiser in study.rates
         for width in study.widths
         for epochs in study.epochs
@@ -313,7 +314,8 @@ def differences(
 
 
 def _setting(optimiser: str, width: int, epochs: int) -> str:
-    return f"{optimiser.capitalize()}, {width} units, {epochs} epochs"
+    name = {"sgd": "SGD", "adamw": "AdamW"}.get(optimiser, optimiser.capitalize())
+    return ", ".join(filter(None, [name, f"{width} units", f"{epochs} epochs"]))
 
 
 def overview(table: pd.DataFrame) -> pd.DataFrame:
