@@ -23,7 +23,6 @@ each_lesson = pytest.mark.parametrize("path", LESSONS, ids=tool.label)
 # Not yet rewritten: figures without alt text, results with one or two digits. This list only
 # shrinks: a notebook that is rewritten has to leave it.
 OLD_FORM = {
-    "10_pareto_mtl",
     "11_loss_trend",
 }
 

@@ -23,6 +23,8 @@ _POINTS = [
     for _ in range(5)
 ]
 
+_LOWEST = math.degrees(math.atan2(1, 2 - math.exp(-4)))  # of the end that was at (0.98, 0)
+
 EXERCISES = {
     "10.1": Exercise(
         answer=round(math.degrees(math.atan2(1.0, 3.0)) / 22.5),
@@ -81,6 +83,19 @@ EXERCISES = {
                 lambda points: np.zeros(len(points), bool),
                 "A point does not dominate itself, nor a copy of itself.",
             ),
+        ),
+    ),
+    "10.5": Exercise(
+        answer=round((90 - _LOWEST) / 10) - round(_LOWEST / 10) + 1,
+        hint="The two ends become (1, 1.98) and (1.98, 1). At which angles do they stand?",
+        formula="atan(1 / 1.98) = 26.8 and atan(1.98 / 1) = 63.2 degrees; count the multiples of "
+        "10 that are nearest to an angle between the two.",
+        praise="six of the ten runs would have nowhere to go",
+        mistakes=(
+            (10, "That is the front as it was; its ends move to 26.8 and 63.2 degrees."),
+            (2, "Those are the two cones that are left with 9 in place of 1."),
+            (3, "26.8 degrees belongs to the cone of 30, 63.2 to that of 60."),
+            (5, "26.8 degrees belongs to the cone of 30, 63.2 to that of 60."),
         ),
     ),
 }

@@ -1,6 +1,10 @@
-"""Fronts of networks on overlapping digits, for notebook 10.
+"""Notebook 10: fronts of networks on overlapping digits, an earlier comparison of 12 epochs.
 
-python -m benchmarks.pareto_digits    writes results/10_pareto_digits.csv (about 25 minutes)
+python -m experiments.nb10_digits    writes results/10_pareto_digits.csv (about 25 minutes)
+
+It is told in the report as what it is: one length, one size, three learning rates, and the control
+of as many networks with equal weights is missing. `experiments.nb10_pareto` is the study on the
+protocol.
 
 3000 training pairs of 18 x 18 pixels, `digit_model`, Adam with a rate that falls to 0 along a
 cosine, 12 epochs of batches of 125. Each method gets five networks: Pareto MTL five preference
@@ -16,9 +20,12 @@ compare with. A record that is there is completed.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import pandas as pd
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
@@ -151,6 +158,49 @@ def best_rate(rows: list[dict], method: str) -> float:
         return hypervolume(points, (1, 1))
 
     return max(RATES, key=lambda rate: sum(area(rate, seed) for seed in TUNING_SEEDS))
+
+
+def in_single_precision(method: str, seed: int, member: int, epochs: int) -> dict[str, Any]:
+    """`run` at the rate that every method picked, in float32 as the record was made."""
+    before = torch.get_default_dtype()
+    torch.set_default_dtype(torch.float32)
+    try:
+        return run(method, RATES[1], seed, member, epochs)
+    finally:
+        torch.set_default_dtype(before)
+
+
+# ---- reading the record ----------------------------------------------------------------------
+
+
+def dominated(points: np.ndarray, by: np.ndarray) -> np.ndarray:
+    """For each point [N, 2], whether one of `by` [M, 2] dominates it, [N]."""
+    each, other = points[:, None], by[None]
+    return ((other <= each).all(-1) & (other < each).any(-1)).any(1)
+
+
+def measures(final: pd.DataFrame, worst: Mapping[str, float]) -> pd.DataFrame:
+    """How good each set of networks is.
+
+    Args:
+        final: rows of the record, all of one length.
+        worst: reference of the hypervolume for "train_loss" and "test_error".
+
+    Returns:
+        a row for each method, seed and quantity: `hypervolume`, as a share of the square up to the
+        reference; `own front`, how many of the networks no other of the set dominates; `beaten`,
+        how many some network of the sweep of fixed weights of the same seed dominates.
+    """
+    rows = []
+    for (method, seed), mine in final.groupby(["method", "seed"], sort=False):
+        sweep = final[(final["method"] == "fixed") & (final["seed"] == seed)]
+        for what, limit in worst.items():
+            points, fixed = (t[[f"{what}_left", f"{what}_right"]].to_numpy() for t in (mine, sweep))
+            row = {"method": method, "seed": seed, "what": what}
+            row["hypervolume"] = hypervolume(points, (limit, limit)) / limit**2
+            row["own front"] = int((~dominated(points, points)).sum())
+            rows.append(row | {"beaten": int(dominated(points, fixed).sum())})
+    return pd.DataFrame(rows)
 
 
 def main() -> None:
