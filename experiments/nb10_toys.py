@@ -24,6 +24,7 @@ from mtl_utils.solvers import min_norm_point
 
 N = 20  # parameters
 CENTRE = np.ones(N) / math.sqrt(N)
+Run = tuple[np.ndarray, int]  # the losses along it, [steps + 1, 2], and its steps in phase 1
 Coefficients = Callable[[np.ndarray, np.ndarray], np.ndarray]  # of J [K, P] and L [K]; returns [K]
 
 
@@ -90,18 +91,18 @@ def descend(
     return np.array(path)
 
 
-def fixed_runs(seed: int) -> list[np.ndarray]:
-    """Paths of ten fixed weights, in equal steps from (1, 0) to (0, 1)."""
+def fixed_runs(seed: int) -> list[Run]:
+    """Ten fixed weights, in equal steps from (1, 0) to (0, 1)."""
     shares = np.arange(10) / 9
     return [
-        descend(start, lambda J, L, a=a: np.array([1 - a, a]))
+        (descend(start, lambda J, L, a=a: np.array([1 - a, a])), 0)
         for start, a in zip(starts(seed), shares, strict=True)
     ]
 
 
-def mgda_runs(seed: int) -> list[np.ndarray]:
-    """Paths of MGDA from the ten starts."""
-    return [descend(start, lambda J, L: min_norm_point(J @ J.T)) for start in starts(seed)]
+def mgda_runs(seed: int) -> list[Run]:
+    """MGDA from the ten starts."""
+    return [(descend(start, lambda J, L: min_norm_point(J @ J.T)), 0) for start in starts(seed)]
 
 
 def pareto_run(
@@ -114,7 +115,7 @@ def pareto_run(
     limit: int | None = None,
     steps: int = 100,
     rate: float = 1.0,
-) -> tuple[np.ndarray, int]:
+) -> Run:
     """A run of Pareto MTL for one of `count` vectors.
 
     Args:
@@ -145,25 +146,31 @@ def pareto_run(
     return descend(start, coefficients, steps, rate), turning
 
 
-def pareto_runs(seed: int, **options: object) -> list[tuple[np.ndarray, int]]:
+def pareto_runs(seed: int, **options: object) -> list[Run]:
     """Ten runs from the ten starts, one for each of ten vectors; options as of `pareto_run`."""
     return [pareto_run(start, k, **options) for k, start in enumerate(starts(seed))]
 
 
-def in_large_unit(seed: int, factor: float, norm: bool = False) -> list[tuple[np.ndarray, int]]:
+def in_large_unit(seed: int, factor: float, norm: bool = False) -> list[Run]:
     """Ten runs with loss 1 multiplied by a factor; the rate is that much smaller, as gradients are
     that much longer, and the steps are three times as many."""
     unit = (factor, 1.0)
     return pareto_runs(seed, unit=unit, norm=norm, steps=300, rate=1 / factor)
 
 
-def divided_by_start(seed: int) -> list[tuple[np.ndarray, int]]:
+def divided_by_start(seed: int) -> list[Run]:
     """Ten runs with each loss divided by its value at the start: a factor drops out."""
     return [pareto_run(s, k, unit=1 / losses(s)) for k, s in enumerate(starts(seed))]
 
 
-def tables(paths: Sequence[np.ndarray]) -> pd.DataFrame:
-    """Paths below each other, with the columns L1, L2 and run."""
+def ends_of(way: Callable[[int], list[Run]], seeds: Sequence[int]) -> np.ndarray:
+    """Where the ten runs of each seed end, [seeds, 10, 2]."""
+    return np.array([[path[-1] for path, _ in way(seed)] for seed in seeds])
+
+
+def tables(runs: Sequence[Run]) -> pd.DataFrame:
+    """Runs below each other, with the columns L1, L2 and run."""
+    paths = [path for path, _ in runs]
     parts = [pd.DataFrame(path, columns=["L1", "L2"]).assign(run=k) for k, path in enumerate(paths)]
     return pd.concat(parts, ignore_index=True)
 
@@ -198,7 +205,7 @@ def draw_cones(ax: Axes, count: int = 10, chosen: int | None = None, factor: flo
     ax.set(xlabel="L1", ylabel="L2", xlim=(0, 1.03), ylim=(0, 1.03), aspect="equal")
 
 
-def draw_runs(ax: Axes, runs: Sequence[tuple[np.ndarray, int]]) -> None:
+def draw_runs(ax: Axes, runs: Sequence[Run]) -> None:
     """Runs from ring to star, dashed in phase 1 and solid in phase 2."""
     looks = {"phase 1": (PALETTE[1], "--"), "phase 2": (PALETTE[0], "-")}
     for path, turning in runs:
