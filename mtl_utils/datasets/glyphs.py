@@ -163,10 +163,11 @@ def _show(canvases: Tensor, pair: Tensor, size: int, rng) -> tuple[Tensor, Tenso
     inverted = rng.random(n) < 0.1
 
     matrices = _placing(em, angle, right_by, down_by)
-    images = torch.empty(n, 1, size, size, dtype=torch.float32)  # as the canvases
+    # in double precision, rounded: the same images whatever the processor's kernels are
+    images = torch.empty(n, 1, size, size, dtype=torch.float64)
     for rows in torch.arange(n).split(256):  # small pieces stay in the processor's cache
-        images[rows] = _place(canvases[pair[rows]], matrices[rows], size)
-    images = images * torch.from_numpy(ink).float() + torch.from_numpy(noise)
+        images[rows] = _place(canvases[pair[rows]], matrices[rows], size).round(decimals=6)
+    images = images * torch.from_numpy(ink) + torch.from_numpy(noise)
     images = torch.where(torch.from_numpy(inverted)[:, None, None, None], 1 - images, images)
     view = np.stack([np.abs(angle) > 10, small, inverted, noisy, left], 1)
     return images.clamp(0, 1), torch.from_numpy(view)
@@ -179,10 +180,11 @@ def _placing(em, angle, right_by, down_by) -> Tensor:
     cos, sin = scale * np.cos(np.radians(angle)), scale * np.sin(np.radians(angle))
     x, y = 2 * right_by, 2 * down_by
     maps = np.stack([cos, -sin, -cos * x + sin * y, sin, cos, -sin * x - cos * y], 1)
-    return torch.from_numpy(maps.reshape(-1, 2, 3)).float()
+    return torch.from_numpy(maps.reshape(-1, 2, 3))
 
 
 def _place(canvases: Tensor, maps: Tensor, size: int) -> Tensor:
     """Canvases [N, 1, CANVAS, CANVAS] seen through affine maps [N, 2, 3]: [N, 1, size, size]."""
     grid = affine_grid(maps, [len(maps), 1, DETAIL * size, DETAIL * size], align_corners=False)
-    return avg_pool2d(grid_sample(canvases, grid, align_corners=False), DETAIL)
+    seen = grid_sample(canvases.to(grid.dtype), grid, align_corners=False)
+    return avg_pool2d(seen, DETAIL)
