@@ -48,9 +48,9 @@ def watch(
 
     Returns:
         A row for each rule, seed, epoch and task: rule, seed, epoch (from 1), task, `loss` (mean
-        over the epoch), `weight` (mean over its steps), `kpi` where one of the rules observes some,
-        and `error`, the study's metric on test rows (lower is better), NaN in epochs without a
-        look.
+        over the epoch), `weight` (mean over its steps), `kpi` or `val loss` where one of the
+        rules observes it, and `error`, the study's metric on test rows (lower is better), NaN in
+        epochs without a look.
     """
     sets = _draw(study.data[data], tuple(seeds), False)
     make_network = _networks(study, Contender("", network=network), sets[0], width)
@@ -92,8 +92,8 @@ def _observes_more(rules: Weighting | Sequence[Weighting]) -> bool:
 def _long(trained: Ensemble, members: Sequence[Any], tasks: Sequence[str]) -> pd.DataFrame:
     """A row for each member, epoch and task."""
     columns = {"loss": trained.losses, "weight": trained.history["weights"]}
-    if "kpis" in trained.history:
-        columns["kpi"] = trained.history["kpis"]
+    observed = {"kpis": "kpi", "val_losses": "val loss"}
+    columns |= {v: trained.history[k] for k, v in observed.items() if k in trained.history}
     errors = torch.full_like(trained.losses, torch.nan)
     errors[torch.tensor(trained.epochs) - 1] = trained.curves["test"]
     columns["error"] = errors

@@ -1,9 +1,12 @@
-"""The study behind notebook 11."""
+"""The experiments behind notebook 11."""
 
 import pytest
 import torch
+from sklearn.metrics import roc_auc_score
 
 from experiments import nb11_loss_trend as nb11
+from experiments import nb11_twenty as twenty
+from mtl_utils.weighting.methods.loss_trend import LossTrend
 
 
 @pytest.fixture(scope="module")
@@ -51,3 +54,60 @@ def test_each_contender_trains(name):
         (row,) = nb11.block(name, "adam", 4, 2, contender.name, chosen, "report")
         assert row["failed"] == 0 and row["best"][-1] < row["best"][0]
         assert sum(row["weights"]) == pytest.approx(3, rel=1e-3)
+
+
+# ---- twenty attributes -----------------------------------------------------------------------
+
+
+@pytest.fixture
+def small_twenty(monkeypatch):
+    sizes = {"TRAIN": 60, "VAL": 20, "TEST": 40, "EPOCHS": 2, "STEPS": 6, "WINDOW": 2}
+    for name, value in sizes.items():
+        monkeypatch.setattr(twenty, name, value)
+    twenty.draw.cache_clear()
+    yield
+    twenty.draw.cache_clear()
+
+
+@pytest.mark.parametrize("rule", [*twenty.RULES, "frozen"])
+def test_each_rule_trains_on_twenty_attributes(small_twenty, rule):
+    held = torch.full((4, 20), 1.0) if rule == "frozen" else None
+    trained = twenty.train(rule, seeds=(0, 1), rates=(0.001, 0.002), weights=held)
+    rows = twenty.results(rule, *trained)
+    assert [(row["seed"], row["rate"]) for row in rows] == [
+        (0, 0.001), (0, 0.002), (1, 0.001), (1, 0.002)
+    ]  # fmt: skip
+    for row in rows:
+        assert len(row["auc"]) == len(row["spread"]) == len(row["test_error"]) == 20
+        assert len(row["val_error_curve"]) == len(row["weights"]) == 2
+        for weights in row["weights"]:
+            assert sum(weights) == pytest.approx(20)
+
+
+def test_by_lot_hands_out_the_same_weights_to_other_tasks():
+    rule = LossTrend(20, 1)
+    lot = twenty.ByLot(rule, seed=0)
+    for losses in torch.rand(3, 20, generator=torch.Generator().manual_seed(1)):
+        rule.observe(val_losses=losses)
+    own = rule.weights_now()
+    leaf = torch.ones(20, requires_grad=True)
+    given = [lot.backward(leaf * 1) for _ in range(2)]
+    for weights in given:
+        assert not torch.equal(weights, own)
+        torch.testing.assert_close(weights.sort().values, own.sort().values)
+    assert not torch.equal(*given), "anew in each window"
+    torch.testing.assert_close(leaf.grad, given[0] + given[1])
+
+
+def test_a_whole_pass_shows_each_validation_image_as_often():
+    assert set(torch.bincount(twenty.beside(0, passes=True)).tolist()) == {3}
+    assert len(set(torch.bincount(twenty.beside(0, passes=False)).tolist())) > 3
+
+
+def test_the_area_under_the_curve_is_that_of_scikit_learn():
+    generator = torch.Generator().manual_seed(0)
+    labels = 2.0 * torch.randint(2, (50, 3), generator=generator) - 1
+    outputs = torch.randint(9, (50, 3), generator=generator) + labels  # with ties
+    found = twenty.area_under_curve(outputs, labels)
+    wanted = [roc_auc_score(labels[:, k], outputs[:, k]) for k in range(3)]
+    torch.testing.assert_close(found, torch.tensor(wanted, dtype=found.dtype))

@@ -22,9 +22,7 @@ each_lesson = pytest.mark.parametrize("path", LESSONS, ids=tool.label)
 
 # Not yet rewritten: figures without alt text, results with one or two digits. This list only
 # shrinks: a notebook that is rewritten has to leave it.
-OLD_FORM = {
-    "11_loss_trend",
-}
+OLD_FORM: set[str] = set()
 
 EXERCISE_LINE = re.compile(r"^. \d\d\.\d+: .*$", re.MULTILINE)  # its numbers are the exercise's
 
