@@ -52,11 +52,11 @@ EXERCISES = {
     ),
     "11.3": Exercise(
         answer=math.ceil((_NOISE / 0.005) ** 2),
-        hint="Turn (3) round: how many iterations until its noise is 0.005?",
+        hint="Turn (4) round: how many iterations until its noise is 0.005?",
         formula="Solve 2 / sqrt(pi) * 0.12 / sqrt(k) = 0.005 for k, and round up.",
         praise="over 700 iterations: small moves need long windows, or larger batches",
         mistakes=(
-            (math.ceil((0.12 / 0.005) ** 2), "(3) has the factor 2 / sqrt(pi) before s."),
+            (math.ceil((0.12 / 0.005) ** 2), "(4) has the factor 2 / sqrt(pi) before s."),
             (math.ceil(_NOISE / 0.005), "The noise falls with the square root of k: square it."),
             ((_NOISE / 0.005) ** 2, "A window is a whole number: round up."),
             (736, "Rounded too early: 2 / sqrt(pi) is 1.1284, not 1.13."),
@@ -78,8 +78,8 @@ EXERCISES = {
     ),
     "11.5": Exercise(
         answer=0.2,
-        hint="Which output is best if yes has the probability q? Formula (4), turned round.",
-        formula="By (4) the best output is 2 q - 1; solve for q.",
+        hint="Which output is best if yes has the probability q? Formula (3), turned round.",
+        formula="By (3) the best output is 2 q - 1; solve for q.",
         praise="and outputs beyond -1 or 1 stand for no probability at all",
         mistakes=(
             (1 / (1 + math.exp(0.6)), "That reads the output as a logit, as cross-entropy would."),
