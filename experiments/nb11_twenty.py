@@ -1,46 +1,37 @@
 """Notebook 11: twenty attributes of an image at once; who gets the weight, and what if by lot?
 
-python -m experiments.nb11_twenty    writes results/11_twenty.jsonl (about five minutes)
-
-One setting, that of the paper as far as it goes on a small scale: squared error on labels of -1 and
-1, SGD with momentum at a rate that falls to 0, batches of 10 images and 10 validation images that
-only steer. Ten seeds draw images, initial weights and order. Only the learning rate is tuned, seed
-by seed on validation rows: this is no verdict (see `nb11_loss_trend`), it takes the rule apart.
+One setting, near the paper's on a small scale: squared error on labels of -1 and 1, SGD with
+momentum at a rate that falls to 0, batches of 50 images and 50 validation images that only steer;
+a window of the rule sees 2000 of these, as that of the official code. Seeds draw images, initial
+weights and order. Nothing is tuned: this is no verdict (see `nb11_loss_trend`), it takes the rule
+apart. The report trains all of it while it runs.
 """
 
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import pandas as pd
 import torch
 from scipy.stats import rankdata
 from torch import Tensor, nn
+from torch.nn.functional import avg_pool2d
 
 from experiments.controls import Wrapper
-from mtl_utils import make_weighting, sweep
+from mtl_utils import make_weighting
 from mtl_utils.datasets import glyph_attributes
-from mtl_utils.ensemble import Ensemble, train_many
+from mtl_utils.ensemble import train_many
 from mtl_utils.ensemble_optim import many_optimizer
 from mtl_utils.models import HardSharing, mlp
-from mtl_utils.weighting import Weighting
 from mtl_utils.weighting.methods.loss_trend import LossTrend
 
-SIZE, TRAIN, VAL, TEST, BATCH, EPOCHS = 16, 3000, 1000, 3000, 10, 10
-STEPS = TRAIN // BATCH  # of an epoch
-TASKS = glyph_attributes(1, 1, 1, size=SIZE).tasks
+TRAIN, VAL, TEST, BATCH, EPOCHS = 3000, 1000, 3000, 50, 10
+TASKS = glyph_attributes(1, 1, 1, size=16).tasks
 K = len(TASKS)
-SEEDS, RATES = range(10), (0.0006, 0.00125, 0.0025, 0.005)
-WINDOW = 200  # as in the official code
-
-
-class FallingOnly(LossTrend):
-    """Loss trend in which only a falling loss counts."""
-
-    def moved(self, current: Tensor, previous: Tensor) -> Tensor:
-        return (previous - current).clamp(min=0)
+SEEDS, RATE = range(8), 0.01
+WINDOW = 2000 // BATCH  # validation images of the official code: 200 batches of 10
 
 
 class ByLot(Wrapper):
@@ -70,39 +61,37 @@ class ByLot(Wrapper):
         return weights
 
 
-Maker = Callable[[int], Weighting]
-RULES: dict[str, Maker] = {
+RULES: dict[str, Callable[[int], Any]] = {  # functions of the seed
     "equal": lambda seed: make_weighting("equal", K),
     "trend": lambda seed: LossTrend(K, WINDOW),
-    "by lot": lambda seed: ByLot(LossTrend(K, WINDOW), seed),  # type: ignore[dict-item,return-value]
-    "both halves": lambda seed: make_weighting("equal", K),
-    "trend, one pass": lambda seed: LossTrend(K, STEPS),
-    "falling only": lambda seed: FallingOnly(K, WINDOW),
-    "random": lambda seed: make_weighting("random", K),
+    "by lot": lambda seed: ByLot(LossTrend(K, WINDOW), seed),
 }
+PASSES = {"whole passes": lambda seed: LossTrend(K, TRAIN // BATCH)}
+BOTH_HALVES = {"both halves": lambda seed: make_weighting("equal", K)}
 
 
 def network() -> HardSharing:
     """64 hidden units, shared; the 20 heads are one layer."""
-    return HardSharing(mlp(SIZE**2, 64, last=True), [nn.Linear(64, K)])
+    return HardSharing(mlp(64, 64, last=True), [nn.Linear(64, K)])
 
 
 @functools.lru_cache(maxsize=10)
 def draw(seed: int) -> dict[str, tuple[Tensor, Tensor]]:
-    """Images [N, 256] and labels -1 and 1 [N, 20] of each split."""
-    data = glyph_attributes(TRAIN, VAL, TEST, size=SIZE, seed=seed)
+    """Images of 8 x 8 pixels [N, 64] and labels -1 and 1 [N, 20] of each split."""
+    data = glyph_attributes(TRAIN, VAL, TEST, size=16, seed=seed)
     splits = {}
     for split in ("train", "val", "test"):
         images, *labels = getattr(data, split)
-        splits[split] = ((images - 0.25) / 0.3).flatten(1), 2 * torch.stack(labels, 1) - 1
+        x = avg_pool2d((images - 0.25) / 0.3, 2).flatten(1)
+        splits[split] = x, 2 * torch.stack(labels, 1) - 1
     return splits
 
 
 def beside(seed: int, passes: bool) -> Tensor:
     """Number of the validation image beside each training image, [N].
 
-    With `passes` each of them stands beside as many, so that a window of an epoch always sees the
-    same; else they are drawn with replacement.
+    With `passes` each stands beside as many, so that a window of an epoch always sees the same;
+    else they are drawn with replacement.
     """
     if passes:
         return torch.arange(TRAIN) % VAL
@@ -134,58 +123,82 @@ def measured(model: nn.Module, x: Tensor, y: Tensor) -> Tensor:
 
 
 def train(
-    rule: str,
+    rules: Mapping[str, Callable[[int], Any]],
     seeds: Sequence[int] = SEEDS,
-    rates: Sequence[float] = RATES,
-    weights: Tensor | None = None,
+    rate: float = RATE,
+    *,
+    held: Mapping[int, Tensor] | None = None,
+    passes: bool = False,
+    both_halves: bool = False,
     few: int = TRAIN,
-) -> tuple[Ensemble, list[tuple[int, float]], list[dict[str, tuple[Tensor, Tensor]]]]:
-    """Train a network for each seed and rate, side by side.
+) -> pd.DataFrame:
+    """Train a network for each rule and seed, side by side.
 
     Args:
-        rule: of `RULES`; "frozen" takes `weights`.
-        seeds, rates: of the members.
-        weights: held weights of each member, [M, 20].
-        few: training images, the first of each draw; epochs stay as many steps.
+        rules: name -> function of a seed that returns the rule.
+        seeds, rate: of the members.
+        held: weights of each seed, instead of the rule's.
+        passes: windows see whole passes through the validation images, see `beside`.
+        both_halves: learn from the validation half too.
+        few: training images, the first of each draw; an epoch has as many steps.
 
     Returns:
-        the trained members, seed and rate of each, and the draws.
+        a row for each: rule, seed; `val_loss`, `val_error`, `test_loss`, `test_error`, [20],
+        mean squared error and share of wrong answers at the end; `val_losses` after each epoch,
+        [10][20]; `val_errors`, `test_errors` after each epoch, means over tasks, [10]; `auc`, area
+        under the curve on test rows, [20]; `spread` of the validation loss from image to image,
+        [20]; `weights`, mean over the steps of each epoch, [10][20].
     """
     draws = [draw(seed) for seed in seeds]
-    passes = rule == "trend, one pass"
+    members = [(rule, place) for rule in rules for place in range(len(seeds))]
+    places = [place for _, place in members]
+
+    def maker(rule: str, place: int) -> Callable[[], tuple[nn.Module, Any]]:
+        seed = seeds[place]
+        if held is not None:
+            return lambda: (network(), make_weighting("fixed", K, weights=held[seed]))
+        return lambda: (network(), rules[rule](seed))
+
+    def stacked(split: str) -> list[Tensor]:
+        return [torch.stack(part) for part in zip(*(d[split] for d in draws), strict=True)]
+
     rows = []
     for seed, sets in zip(seeds, draws, strict=True):
         x, y = (t[torch.arange(TRAIN) % few] for t in sets["train"])
         rows.append((x, y, *(t[beside(seed, passes)] for t in sets["val"])))
-    members = [(place, rate) for place in range(len(seeds)) for rate in rates]
-
-    def maker(member: int) -> Callable[[], tuple[nn.Module, Weighting]]:
-        if weights is not None:
-            return lambda: (network(), make_weighting("fixed", K, weights=weights[member]))
-        seed = seeds[members[member][0]]
-        return lambda: (network(), RULES[rule](seed))
-
     trained = train_many(
-        [maker(member) for member in range(len(members))],
-        learning_from_both if rule == "both halves" else learning,
+        [maker(*member) for member in members],
+        learning_from_both if both_halves else learning,
         [torch.stack(part) for part in zip(*rows, strict=True)],
-        [seeds[place] for place, _ in members],
+        [seeds[place] for place in places],
         EPOCHS,
         BATCH,
-        many_optimizer("momentum", torch.tensor([rate for _, rate in members])),
-        own_data=[place for place, _ in members],
-        order_seeds=[seeds[place] for place, _ in members],
-        observe=None if rule in ("equal", "both halves", "random", "frozen") else steering,
+        many_optimizer("momentum", torch.full((len(members),), rate)),
+        own_data=places,
+        order_seeds=[seeds[place] for place in places],
+        observe=steering,
         schedule="linear",
         metric=measured,
-        splits={
-            split: [torch.stack(part) for part in zip(*(d[split] for d in draws), strict=True)]
-            for split in ("val", "test")
-        },
-        evaluate_at=range(1, EPOCHS + 1),
+        splits={split: stacked(split) for split in ("val", "test")},
         progress=False,
     )
-    return trained, [(seeds[place], rate) for place, rate in members], draws
+    outputs = {
+        split: trained.predict(stacked(split)[0][places])[0].detach() for split in ("val", "test")
+    }
+    table = []
+    for m, (rule, place) in enumerate(members):
+        sets = draws[place]
+        row: dict[str, Any] = {"rule": rule, "seed": seeds[place]}
+        for split in ("val", "test"):
+            loss, wrong = trained.curves[split][:, m].split(K, dim=1)  # [E, K]
+            row |= {f"{split}_loss": loss[-1].tolist(), f"{split}_error": wrong[-1].tolist()}
+            row |= {f"{split}_errors": wrong.mean(1).tolist()}
+            row |= {"val_losses": loss.tolist()} if split == "val" else {}
+        row["auc"] = area_under_curve(outputs["test"][m], sets["test"][1]).tolist()
+        spread = (outputs["val"][m] - sets["val"][1]).square().std(0)  # from image to image
+        row |= {"spread": spread.tolist(), "weights": trained.history["weights"][:, m].tolist()}
+        table.append(row)
+    return pd.DataFrame(table)
 
 
 def area_under_curve(outputs: Tensor, labels: Tensor) -> Tensor:
@@ -203,57 +216,12 @@ def area_under_curve(outputs: Tensor, labels: Tensor) -> Tensor:
     return ((ranks * yes).sum(0) - count * (count + 1) / 2) / (count * (len(yes) - count))
 
 
-def results(rule: str, trained: Ensemble, members: Any, draws: Any) -> list[dict[str, Any]]:
-    """A row for each member: see `block`."""
-    seeds = list(dict.fromkeys(seed for seed, _ in members))
-    sets = [draws[seeds.index(seed)] for seed, _ in members]
-    val, test = (
-        trained.predict(torch.stack([own[split][0] for own in sets]))[0].detach()
-        for split in ("val", "test")
-    )
-    found = []
-    for m, (seed, rate) in enumerate(members):
-        row: dict[str, Any] = {"rule": rule, "seed": seed, "rate": rate}
-        for split in ("val", "test"):
-            loss, wrong = trained.curves[split][:, m].split(K, dim=1)  # [E, K]
-            row |= {f"{split}_loss": loss[-1].tolist(), f"{split}_error": wrong[-1].tolist()}
-            row |= {f"{split}_loss_curve": loss.mean(1).tolist()}
-            row |= {f"{split}_error_curve": wrong.mean(1).tolist()}
-        row["auc"] = area_under_curve(test[m], sets[m]["test"][1]).tolist()
-        spread = (val[m] - sets[m]["val"][1]).square().std(0)  # from image to image
-        row["spread"] = spread.tolist()
-        row["weights"] = trained.history["weights"][:, m].tolist()
-        found.append(row)
-    return found
-
-
-def block(rule: str) -> list[dict[str, Any]]:
-    """All seeds and rates of a rule; of "trend" also those of its weights, held at their mean.
-
-    Returns:
-        for each seed and rate: loss and share of wrong answers on validation and test rows at the
-        end, [20], and their means over tasks after each epoch; on test rows the area under the
-        curve, [20]; the spread of the validation loss from image to image, [20]; the mean weights
-        of each epoch, [10][20].
-    """
-    trained, members, draws = train(rule)
-    rows = results(rule, trained, members, draws)
-    if rule == "trend":
-        mean = trained.history["weights"].mean(0)
-        rows += results("frozen", *train("frozen", weights=mean))
-    return rows
-
-
-def read(path: str = "11_twenty") -> pd.DataFrame:
-    """For each rule and seed the training at the rate with the smallest validation loss."""
-    from mtl_utils import records
-
-    runs = records.read(path)
-    mean = runs["val_loss"].map(lambda losses: sum(losses) / K)
-    best = mean.groupby([runs["rule"], runs["seed"]]).idxmin()
-    return runs.loc[best].reset_index(drop=True)
-
-
-if __name__ == "__main__":
-    torch.set_default_dtype(torch.float64)
-    sweep.run(block, [{"rule": rule} for rule in RULES], "11_twenty", **sweep.options(__doc__))
+def run() -> pd.DataFrame:
+    """All rules, and what else the report compares; as `train`."""
+    rules = train(RULES)
+    trend = rules[rules["rule"] == "trend"]
+    held = {row.seed: torch.tensor(row.weights).mean(0) for row in trend.itertuples()}
+    frozen = train({"frozen": RULES["equal"]}, held=held)
+    passes = train(PASSES, passes=True)
+    halves = train(BOTH_HALVES, both_halves=True)
+    return pd.concat([rules, frozen, passes, halves], ignore_index=True)

@@ -61,27 +61,29 @@ def test_each_contender_trains(name):
 
 @pytest.fixture
 def small_twenty(monkeypatch):
-    sizes = {"TRAIN": 60, "VAL": 20, "TEST": 40, "EPOCHS": 2, "STEPS": 6, "WINDOW": 2}
+    sizes = {"TRAIN": 60, "VAL": 20, "TEST": 40, "EPOCHS": 2, "BATCH": 10, "WINDOW": 2}
     for name, value in sizes.items():
         monkeypatch.setattr(twenty, name, value)
+    monkeypatch.setattr(twenty.train, "__defaults__", (range(2), 0.001))
     twenty.draw.cache_clear()
     yield
     twenty.draw.cache_clear()
 
 
-@pytest.mark.parametrize("rule", [*twenty.RULES, "frozen"])
-def test_each_rule_trains_on_twenty_attributes(small_twenty, rule):
-    held = torch.full((4, 20), 1.0) if rule == "frozen" else None
-    trained = twenty.train(rule, seeds=(0, 1), rates=(0.001, 0.002), weights=held)
-    rows = twenty.results(rule, *trained)
-    assert [(row["seed"], row["rate"]) for row in rows] == [
-        (0, 0.001), (0, 0.002), (1, 0.001), (1, 0.002)
-    ]  # fmt: skip
-    for row in rows:
-        assert len(row["auc"]) == len(row["spread"]) == len(row["test_error"]) == 20
-        assert len(row["val_error_curve"]) == len(row["weights"]) == 2
-        for weights in row["weights"]:
-            assert sum(weights) == pytest.approx(20)
+def test_each_rule_trains_on_twenty_attributes(small_twenty):
+    table = twenty.run()
+    rules = [*twenty.RULES, "frozen", *twenty.PASSES, *twenty.BOTH_HALVES]
+    assert table.groupby("rule", sort=False).size().to_dict() == dict.fromkeys(rules, 2)
+    for column in ("auc", "spread", "val_loss", "test_error"):
+        assert set(table[column].map(len)) == {20}
+    for column in ("val_errors", "test_errors", "val_losses", "weights"):
+        assert set(table[column].map(len)) == {2}
+    for weights in table["weights"].explode():
+        assert sum(weights) == pytest.approx(20)
+    one = table.set_index(["rule", "seed"])["weights"]
+    for seed in range(2):
+        mean = torch.tensor(one["trend", seed]).mean(0)
+        torch.testing.assert_close(torch.tensor(one["frozen", seed][0]), mean)
 
 
 def test_by_lot_hands_out_the_same_weights_to_other_tasks():
