@@ -35,6 +35,7 @@ EXERCISES = {
         formula="delta^2 = 2 sigma^2 / n; solve for n.",
         praise="with more than 200 measurements of your own, the other task only adds bias",
         mistakes=(
+            (2 * 4 / DELTA**2 - 1, "There it still gains, by a little."),
             (4 / DELTA**2, "There is a factor of 2 in (2)."),
             (2 * 4 / DELTA, "delta is squared in (2)."),
             (2 * 16 / DELTA**2, "The variance is 4 already; do not square it."),
