@@ -18,6 +18,7 @@ EXERCISES = {
         formula="K times the trunk, and each of the K heads once: K T + K H.",
         praise="42 million numbers, where plain accumulation in .grad holds 12 million",
         mistakes=(
+            (42e6, "That is right in numbers; here count in millions."),
             (10 + 4 * 0.5, "That is what .grad holds after one backward pass of the sum."),
             (4 * (10 + 4 * 0.5), "Each head is reached by its own task only."),
             (8 * (4 * 10 + 4 * 0.5), "Micro-batches are summed as they come, not kept."),
