@@ -79,7 +79,7 @@ class CrossStitch(nn.Module):
         width: of each trunk.
         speed: learning rate of the matrix over that of the network, under Adam.
 
-    Source: Misra et al., CVPR 2016, equation (1); the matrix begins at 0.9 and 0.1.
+    Source: Misra et al., CVPR 2016; the matrix begins at 0.9 and 0.1.
     """
 
     def __init__(self, width: int, speed: float = 1.0) -> None:
