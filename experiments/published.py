@@ -485,6 +485,17 @@ ROWS = (
         verdict=HOLDS,
         why="three quarters of the first come from one metric",
     ),
+    Row(
+        "ranks of four decision trees on 14 data sets: χ², F, critical difference",
+        "9.28, 3.69 and 1.25",
+        "Demšar 2006, section 3.2, from his mean ranks",
+        "14",
+        "Demšar 2006 published here",
+        "(?:χ²|F|CD) ",
+        ours=lambda lines: ", ".join(line[-1] for line in lines),
+        judge=lambda published, ours: HOLDS if published == [line[-1] for line in ours] else NOT,
+        verdict=HOLDS,
+    ),
 )
 
 

@@ -13,6 +13,7 @@ from mtl_utils.plots.guide import plot_guide
 from mtl_utils.plots.lines import band_plot, weights_plot
 from mtl_utils.plots.method_map import plot_method_map
 from mtl_utils.plots.older import plot_history, plot_trade_off
+from mtl_utils.plots.ranks import ranks_plot
 from mtl_utils.plots.style import (
     PALETTE,
     STYLES,
@@ -37,6 +38,7 @@ __all__ = [
     "plot_history",
     "plot_method_map",
     "plot_trade_off",
+    "ranks_plot",
     "readable",
     "set_style",
     "task_color",
