@@ -106,10 +106,10 @@ BRANCHES = (
         "You want another trade-off, or a set of them",
         "a sweep of fixed weights; if it jumps from end to end, smooth Tchebycheff",
         "a training for each trade-off",
-        "more from preference vectors: on digits they had no more than the sweep",
+        "more from preference vectors: on digits a sweep of fixed weights had the most",
         (
             ("13", "fixed weights: below a fifth of mu = 0.1"),
-            ("10", "Pareto MTL, 0 to 90°: below the sweep in both measures, intervals"),
+            ("10", "fixed weights: the most of all"),
         ),
     ),
     Branch(

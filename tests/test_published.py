@@ -120,7 +120,7 @@ def test_other_judges_see_both_sides():
     assert published.below_by_half_widths([], accuracies) == OPEN
     accuracies[0][0] = -1
     assert published.below_by_half_widths([], accuracies) == NOT
-    fronts = [[0.1, 0, 0.2, 1], [0.3, 0.25, 0.35, 0.1], [0.5, 0.4, 0.6, 0.9]]
+    fronts = [[0.1, 0, 0.2], [0.3, 0.25, 0.35], [0.5, 0.4, 0.6]]
     assert published.ordered_fronts([], fronts) == HOLDS
     assert published.ordered_fronts([], fronts[::-1]) == NOT
 
