@@ -71,6 +71,10 @@ EXERCISES = {
                 "That is half of the interval: a difference of this size is found half of the time "
                 "only.",
             ),
+            (
+                lambda spread, seeds: _detectable(spread, seeds) * math.sqrt(seeds),
+                "The mean of n differences scatters less than one: divide by the root of n.",
+            ),
         ),
     ),
     "14.5": Exercise(
@@ -93,6 +97,10 @@ EXERCISES = {
             (
                 lambda p: [min(1.0, len(p) * v) for v in p],
                 "That is Bonferroni's: every p times their number.",
+            ),
+            (
+                lambda p: [min(1.0, (len(p) - sum(other < v for other in p)) * v) for v in p],
+                "A larger p may not come out smaller: keep the largest value so far.",
             ),
         ),
     ),
