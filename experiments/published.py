@@ -11,7 +11,6 @@ import functools
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from decimal import Decimal
 from pathlib import Path
 
 import nbformat
@@ -136,16 +135,6 @@ def with_interval(lines: Lines, first: int = 0) -> str:
     return f"{mean} [{low}, {high}]"
 
 
-def plus_minus(mean: str, half: str) -> str:
-    """A mean with half the width of its interval as the others are written.
-
-    >>> plus_minus("-1.03", "0.32")
-    '-1.03 [-1.35, -0.71]'
-    """
-    middle, width = Decimal(mean), Decimal(half)
-    return f"{mean} [{middle - width:+}, {middle + width:+}]"
-
-
 def places(line: Sequence[str]) -> str:
     """Points (x_1, x_2); equal ones once."""
     points = zip(line[::2], line[1::2], strict=True)
@@ -230,13 +219,6 @@ def coefficient(published: list[float], ours: Numbers) -> str:
     """The published number of points lies in the interval of one of the optimisers."""
     inside = [low <= published[0] <= high for _, low, high, *_ in ours]
     return HOLDS if all(inside) else SETTING if any(inside) else NOT
-
-
-def below_by_half_widths(published: list[float], ours: Numbers) -> str:
-    """A published gain, of "mean ± half a width" for several sets."""
-    worse = [mean + half < 0 for mean, half in points(ours[0])[::2]]
-    better = [mean - half > 0 for mean, half in points(ours[0])[::2]]
-    return NOT if all(worse) else HOLDS if all(better) else OPEN
 
 
 def matches(published: list[float], ours: Numbers) -> str:
@@ -376,14 +358,14 @@ ROWS = (
         "its weights help, on attributes of persons",
         "He et al. 2017, abstract",
         "11",
-        "trend 200 - equal",
-        "trend 200 - equal ",
+        "minus equal accuracy AUC",
+        "trend ",
         ours=lambda lines: (
-            f"{plus_minus(*lines[0][:2])} on glyphs, {plus_minus(*lines[0][4:6])} on films"
+            f"{with_interval(lines)}; area under the curve {with_interval(lines, 3)}"
         ),
-        judge=below_by_half_widths,
-        verdict=NOT,
-        why="on our attributes its weights are mostly noise; the paper's data are not here",
+        judge=lambda _, ours: more(ours),
+        verdict=OPEN,
+        why="and worse in the area under the curve; the paper's data are not here",
     ),
     Row(
         "a coefficient of 8 % for the loss: one-error, percentage points",

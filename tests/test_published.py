@@ -114,12 +114,6 @@ def test_other_judges_see_both_sides():
     assert published.within_two_deviations([], [[8, 8, 2.1]]) == NOT
     assert published.coefficient([-3.0], [[-2, -4, 0], [0, -1, 1]]) == SETTING
     assert published.matches([22.6], [[22.4]]) == NOT
-    accuracies = [[1, 0.5, 9, 9, 2, 1, 9, 9]]  # and half a width; two more of another metric each
-    assert published.below_by_half_widths([], accuracies) == HOLDS
-    accuracies[0][4] = -2
-    assert published.below_by_half_widths([], accuracies) == OPEN
-    accuracies[0][0] = -1
-    assert published.below_by_half_widths([], accuracies) == NOT
     fronts = [[0.1, 0, 0.2], [0.3, 0.25, 0.35], [0.5, 0.4, 0.6]]
     assert published.ordered_fronts([], fronts) == HOLDS
     assert published.ordered_fronts([], fronts[::-1]) == NOT
