@@ -13,6 +13,7 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
+from experiments.benchmark import at_edge
 from experiments.protocol import Study, picks
 from experiments.verdicts import _in_cell, holm, paired
 from mtl_utils.metrics import delta_m
@@ -75,6 +76,46 @@ def _reports(study: Study, contender: Any, cell: Any, here: pd.DataFrame) -> lis
         for pick in picks(study, contender, cell, tried)
     ]
     return [] if None in of_pick else of_pick  # type: ignore[return-value]
+
+
+def complete(studies: Sequence[Study], runs: pd.DataFrame) -> pd.DataFrame:
+    """What there is of a record that is still being made: a row a cell that is complete.
+
+    Returns:
+        data, optimiser, contenders, trials (of each contender), hours (of one core), and `at_edge`,
+        how many contenders have a pick at the edge of what was tried.
+    """
+    rows = []
+    for study, cell, _ in _complete(studies, runs):
+        here = runs[_in_cell(runs, cell)]
+        tried = {
+            c.name: here[(here["contender"] == c.name) & (here["stage"] == "pick")]
+            for c in study.contenders
+        }
+        edges = [at_edge(study, cell, name, t.to_dict("records")) for name, t in tried.items()]
+        # a block's seconds stand in the row of each of its trials
+        seconds = here["run_seconds"].groupby(_block_of(here)).first().sum()
+        row = {"data": cell[0], "optimiser": cell[1], "contenders": len(study.contenders)}
+        row |= {"trials": max(map(len, tried.values())), "hours": seconds / 3600}
+        rows.append(row | {"at_edge": sum(map(bool, edges))})
+    return pd.DataFrame(rows)
+
+
+def _block_of(runs: pd.DataFrame) -> pd.Series:
+    """A name for each block: the contender, the stage and the trials that were trained together."""
+    return runs["contender"] + runs["stage"] + runs["trials"].astype(str)
+
+
+def step_ratios(runs: pd.DataFrame, on: Sequence[str] = ()) -> dict[tuple[str, str], float]:
+    """(data set, contender) -> cost of a step in units of a plain step, from the record.
+
+    Args:
+        runs: the record.
+        on: data sets with the same networks, if only one of them was measured.
+    """
+    costs = runs.dropna(subset=["ratio"])
+    measured = zip(costs["data"], costs["contender"], costs["ratio"], strict=True)
+    return {(name, rule): ratio for data, rule, ratio in measured for name in on or [data]}
 
 
 # ---- one number for several tasks ----------------------------------------------------------------
@@ -153,8 +194,33 @@ def mean_ranks(scores: pd.DataFrame) -> tuple[pd.Series, float, float]:
         raise ValueError(f"scores: expected two rows and three columns, all there, got {n} x {k}")
     ranks = scores.rank(axis=1).mean().sort_values()
     p = float(stats.friedmanchisquare(*(scores[name] for name in scores)).pvalue)
-    critical = stats.studentized_range.ppf(0.95, k, np.inf) / math.sqrt(2)
-    return ranks, p, float(critical * math.sqrt(k * (k + 1) / (6 * n)))
+    return ranks, p, critical_difference(k, n)
+
+
+def critical_difference(k: int, n: int) -> float:
+    """By how much two of k mean ranks over n blocks have to differ (Nemenyi's test, 5 %).
+
+    >>> round(critical_difference(4, 14), 2)
+    1.25
+    """
+    q = stats.studentized_range.ppf(0.95, k, np.inf) / math.sqrt(2)
+    return float(q * math.sqrt(k * (k + 1) / (6 * n)))
+
+
+def blocks(gains: pd.DataFrame, optimiser: str | None = None) -> pd.DataFrame:
+    """What `mean_ranks` takes, from `relative_gain`: a row a data set, a column a contender.
+
+    Args:
+        gains: delta-m of every seed.
+        optimiser: of this one; default the best of each contender and data set, so that a data set
+            is one block.
+
+    Returns:
+        minus the mean delta-m over seeds.
+    """
+    here = gains if optimiser is None else gains[gains["optimiser"] == optimiser]
+    means = here.groupby([*WHERE, "contender"], sort=False)["delta_m"].mean()
+    return -means.groupby(["data", "contender"], sort=False).max().unstack("contender")
 
 
 def not_told_apart(ranks: pd.Series, critical: float) -> list[tuple[str, str]]:
@@ -245,3 +311,49 @@ def _kept(per_pick: Sequence[Mapping[str, Any]], place: int, seed: int) -> float
     over their picks: the record has no curve of each task by seed."""
     values = [row["kept"][place][seed] for row in per_pick]
     return float(np.mean([math.inf if v is None else v for v in values]))
+
+
+# ---- the trade-offs of all trials ----------------------------------------------------------------
+
+
+def trial_hypervolume(
+    studies: Sequence[Study], runs: pd.DataFrame, reference: float = 1.0
+) -> pd.DataFrame:
+    """Hypervolume of all that a contender's trials reached: what a user could choose from.
+
+    For each picking seed the validation errors [K] of all trials, each stopped where its mean was
+    best, are a set of points. Tasks alone have one point, made of the picks of all tasks.
+
+    Args:
+        studies, runs: as in `results`.
+        reference: the worst error of a task that counts.
+
+    Returns:
+        a row for each data set, optimiser, contender and picking seed: `hypervolume`, as a share of
+        the box up to the reference, and `points`, how many trials no other trial beats.
+    """
+    import moocore  # any number of tasks; `mtl_utils.metrics.hypervolume` is for two
+
+    rows = []
+    for study, cell, _ in _complete(studies, runs):
+        here = runs[_in_cell(runs, cell)]
+        for contender in study.contenders:
+            mine = here[(here["contender"] == contender.name) & (here["stage"] == "pick")]
+            values = np.array([*mine["val"]], dtype=float)  # [trials, seeds, K], NaN: not finite
+            if contender.network == "alone":
+                values = _one_point(study, contender, cell, mine)
+            for place, seed in enumerate(study.picking):
+                points = np.nan_to_num(values[:, place], nan=reference)
+                volume = moocore.hypervolume(points, ref=reference) / reference ** points.shape[1]
+                where = {"data": cell[0], "optimiser": cell[1], "contender": contender.name}
+                count = int(moocore.is_nondominated(points).sum())
+                rows.append({**where, "seed": seed, "hypervolume": volume, "points": count})
+    return pd.DataFrame(rows)
+
+
+def _one_point(study: Study, contender: Any, cell: Any, tried: pd.DataFrame) -> np.ndarray:
+    """Of tasks alone the validation errors of the pick of each, [1, seeds, K]."""
+    rows = tried.to_dict("records")
+    val = {str(row["trial"]): np.array(row["val"], dtype=float) for row in rows}
+    chosen = picks(study, contender, cell, rows)  # one for each task
+    return np.stack([val[str(trial)][:, k] for k, trial in enumerate(chosen)], axis=-1)[None]

@@ -4,9 +4,11 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from experiments import cityscapes
 from experiments import nb14_tables as tables
 from experiments.protocol import Contender, Study
 from experiments.search import Knob
+from mtl_utils.metrics import hypervolume
 from tests.test_protocol import lines, losses, shared, single
 
 SEEDS = range(20)
@@ -131,12 +133,14 @@ def record(alone_picks):
             elif place == 1:
                 val = [[0.9, 0.9]]
             rows.append({**cell, "contender": name, "stage": "pick", "trial": {"rate": rate}})
-            rows[-1] |= {"val": val}
+            rows[-1] |= {"val": val, "trials": [{"rate": 0.1}, {"rate": 0.2}], "run_seconds": 360.0}
     for name in ("alone", "equal", "slow"):
         for place in sorted(set(alone_picks)) if name == "alone" else [0]:
             test = [[place + 0.1, place + 0.2], [place + 0.3, place + 0.4]]
             kept = [[1.0, 1.0], [0.5, 0.6], [0.3, 0.4]]
-            report = {"contender": name, "stage": "report", "trial": {"rate": (0.1, 0.2)[place]}}
+            trial = {"rate": (0.1, 0.2)[place]}
+            report = {"contender": name, "stage": "report", "trial": trial, "trials": [trial]}
+            report["run_seconds"] = 180.0
             rows.append({**cell, **report, "test": test, "kept": kept, "at": [0, 5, 10]})
     return pd.DataFrame(rows)
 
@@ -164,3 +168,71 @@ def test_at_equal_time_a_slow_rule_has_fewer_epochs():
     assert table.loc[("slow", 1), ["epochs", "error"]].tolist() == [5, 0.6]
     half = tables.at_equal_time([STUDY], record((0, 1)), costs, share=0.5)
     assert half.set_index(["contender", "seed"]).loc[("slow", 0), "epochs"] == 0
+
+
+def test_what_is_complete_of_a_record_and_its_hours():
+    runs = record((0, 1))
+    (row,) = tables.complete([STUDY], runs).to_dict("records")
+    assert (row["data"], row["optimiser"], row["contenders"], row["trials"]) == (
+        "lines",
+        "adam",
+        3,
+        2,
+    )
+    assert row["hours"] == pytest.approx(3 * 0.1 + 4 * 0.05)  # three blocks of picks, four reports
+    assert row["at_edge"] == 3  # two trials: the best one is always at an end
+    missing = runs[~((runs["contender"] == "slow") & (runs["stage"] == "report"))]
+    assert len(tables.complete([STUDY], missing)) == 0
+
+
+def test_costs_are_read_from_the_rows_that_have_them():
+    costs = pd.DataFrame([{"data": "lines", "contender": "slow", "ratio": 2.5}])
+    runs = pd.concat([record((0, 1)), costs], ignore_index=True)
+    assert tables.step_ratios(runs) == {("lines", "slow"): 2.5}
+    assert tables.step_ratios(runs, ["a", "b"]) == {("a", "slow"): 2.5, ("b", "slow"): 2.5}
+    assert len(tables.results([STUDY], runs)) == 12  # and they disturb nothing
+
+
+def test_a_data_set_is_one_block_whatever_the_optimisers():
+    levels = {"alone": (0.2, 0.4), "a": (0.1, 0.4), "b": (0.2, 0.6)}
+    worse = {"alone": (0.2, 0.4), "a": (0.15, 0.4), "b": (0.1, 0.4)}
+    both = [errors(levels), errors(worse, optimiser="sgd"), errors(levels, data="e")]
+    gains = tables.relative_gain(pd.concat(both))
+    best = tables.blocks(gains)
+    assert best.loc["d", "a"] == pytest.approx(-25) and best.loc["d", "b"] == pytest.approx(-25)
+    assert tables.blocks(gains, "adam").loc["d", "b"] == pytest.approx(25)
+    assert list(best.index) == ["d", "e"]
+
+
+def test_published_rows_give_the_published_number():
+    rows = cityscapes.table()
+    assert len(rows) == 16
+    assert np.abs(rows["printed"] + rows["delta_m"]).max() < 0.105
+
+
+# ---- hypervolume of all trials -------------------------------------------------------------------
+
+
+def test_the_hypervolume_of_trials_by_hand():
+    pytest.importorskip("moocore")
+    runs = record((0, 1))
+    runs["val"] = runs["val"].astype(object)
+    here = (runs["stage"] == "pick") & (runs["contender"] == "equal")
+    for place, val in zip(runs.index[here], ([[0.5, 0.2]], [[0.1, 0.6]]), strict=True):
+        runs.at[place, "val"] = val
+    table = tables.trial_hypervolume([STUDY], runs).set_index("contender")
+    assert table.loc["equal", "hypervolume"] == pytest.approx(0.5 * 0.8 + 0.9 * 0.4 - 0.5 * 0.4)
+    assert table.loc["equal", "points"] == 2
+    assert table.loc["slow", "hypervolume"] == pytest.approx(0.25)  # (0.5, 0.5) beats (0.9, 0.9)
+    assert table.loc["slow", "points"] == 1
+    assert table.loc["alone", ["hypervolume", "points"]].tolist() == [1.0, 1]  # (0, 0)
+
+
+def test_the_hypervolume_agrees_with_our_own_for_two_and_with_counting_for_many_tasks():
+    moocore = pytest.importorskip("moocore")
+    rng = np.random.default_rng(0)
+    pairs = rng.random((12, 2))
+    assert moocore.hypervolume(pairs, ref=1.0) == pytest.approx(hypervolume(pairs, (1, 1)))
+    points, thrown = rng.random((8, 5)), rng.random((200_000, 5))
+    share = (points[:, None] <= thrown).all(-1).any(0).mean()
+    assert moocore.hypervolume(points, ref=1.0) == pytest.approx(share, abs=0.005)

@@ -1,5 +1,5 @@
-"""The generated parts of README.md, the tables of notebooks and of step costs and the picture of
-notebook 00, and the minutes in docs/teaching.md.
+"""The generated parts of README.md, its tables and the pictures of notebook 00, and the minutes in
+docs/teaching.md.
 
 `python tools/readme.py` writes them, `--check` exits with 1 if they are stale.
 """
@@ -20,10 +20,13 @@ import nbformat
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))  # for `python tools/readme.py`
 
+from experiments import guide, published  # noqa: E402
 from notebook_gate.pictures import pictures  # noqa: E402
 
-PICTURE = "docs/method_map.png"
-PICTURE_CALL = "plot_method_map("  # the cell of notebook 00 that draws it
+PICTURES = {  # and the call in the cell of notebook 00 that draws it
+    "docs/method_map.png": "plot_method_map(",
+    "docs/guide.png": "plot_guide(",
+}
 
 
 def front_matter(path: Path) -> dict[str, str]:
@@ -92,7 +95,12 @@ def costs() -> str:
     return "\n".join(lines)
 
 
-PARTS = {"notebooks": table, "costs": costs}
+PARTS = {
+    "notebooks": table,
+    "guide": guide.markdown,
+    "published": published.markdown,
+    "costs": costs,
+}
 
 
 def with_parts(readme: str) -> str:
@@ -117,15 +125,15 @@ def with_minutes(plan: str) -> str:
     return re.sub(r"(\|[^|\n]*/notebooks/[^|\n]*)\| [\d +]+ \|", row, plan)
 
 
-def picture() -> bytes:
-    """The map of methods as notebook 00 stores it, PNG."""
+def picture(call: str) -> bytes:
+    """What a cell of notebook 00 with this call has drawn, PNG."""
     notebook = nbformat.read(ROOT / "notebooks" / "00_start_here.ipynb", as_version=4)
     for cell in notebook.cells:
-        if cell.cell_type == "code" and PICTURE_CALL in cell.source:
+        if cell.cell_type == "code" and call in cell.source:
             for output in cell.outputs:
                 if found := pictures(output.get("data", {})):
                     return base64.b64decode(found[0])
-    raise ValueError(f"00_start_here.ipynb: no cell with {PICTURE_CALL}...) holds a picture")
+    raise ValueError(f"00_start_here.ipynb: no cell with {call}...) holds a picture")
 
 
 def main(argv: Sequence[str] | None = None) -> int | str:
@@ -135,16 +143,17 @@ def main(argv: Sequence[str] | None = None) -> int | str:
     arguments = parser.parse_args(argv)
     makers = {"README.md": with_parts, "docs/teaching.md": with_minutes}
     old = {name: (ROOT / name).read_text(encoding="utf-8") for name in makers}
-    picture_path = ROOT / PICTURE
     try:
         new = {name: make(old[name]) for name, make in makers.items()}
+        drawn = {name: picture(call) for name, call in PICTURES.items()}
     except ValueError as error:
         return f"tools/readme.py: {error}"
     if not arguments.check:
         for name, text in new.items():
             (ROOT / name).write_text(text, encoding="utf-8", newline="\n")
-        picture_path.parent.mkdir(exist_ok=True)
-        picture_path.write_bytes(picture())
+        for name, data in drawn.items():
+            (ROOT / name).parent.mkdir(exist_ok=True)
+            (ROOT / name).write_bytes(data)
         return 0
     stale = False
     for name, text in new.items():
@@ -153,9 +162,10 @@ def main(argv: Sequence[str] | None = None) -> int | str:
             before, after = old[name].splitlines(), text.splitlines()
             print(f"{name} is stale, run: make readme")
             print(*difflib.unified_diff(before, after, lineterm="", n=0), sep="\n")
-    if not picture_path.exists() or picture_path.read_bytes() != picture():
-        stale = True
-        print(f"{PICTURE} is stale, run: make readme")
+    for name, data in drawn.items():
+        if not (ROOT / name).exists() or (ROOT / name).read_bytes() != data:
+            stale = True
+            print(f"{name} is stale, run: make readme")
     return int(stale)
 
 

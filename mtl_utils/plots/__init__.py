@@ -9,9 +9,11 @@ labelled, with units. A figure has at most four lines, told apart by colour and 
 
 from mtl_utils.plots.comparisons import dots_plot, forest_plot, matrix_plot
 from mtl_utils.plots.fronts import arrow_plot, path_plot, trade_off_plot
+from mtl_utils.plots.guide import plot_guide
 from mtl_utils.plots.lines import band_plot, weights_plot
 from mtl_utils.plots.method_map import plot_method_map
 from mtl_utils.plots.older import plot_history, plot_trade_off
+from mtl_utils.plots.ranks import ranks_plot
 from mtl_utils.plots.style import (
     PALETTE,
     STYLES,
@@ -32,9 +34,11 @@ __all__ = [
     "forest_plot",
     "matrix_plot",
     "path_plot",
+    "plot_guide",
     "plot_history",
     "plot_method_map",
     "plot_trade_off",
+    "ranks_plot",
     "readable",
     "set_style",
     "task_color",

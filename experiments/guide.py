@@ -1,0 +1,200 @@
+"""The decision guide: what you know about your tasks, and what to try first.
+
+Each branch names the checks of our notebooks that it rests on, and a test looks for them among the
+stored outputs. `table` is for notebooks, `markdown` for the README, `plot_guide` draws the picture.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import pandas as pd
+
+from experiments.published import NOTEBOOKS, notebooks, outputs
+
+
+@dataclass(frozen=True)
+class Branch:
+    """A fact about the tasks and what follows.
+
+    Args:
+        know: the fact, short enough for a box.
+        first: what to try first, short enough for a box.
+        cost: of it.
+        not_expected: what not to hope for.
+        rests_on: (number of a notebook, words of one of its checks), the strongest first.
+    """
+
+    know: str
+    first: str
+    cost: str
+    not_expected: str
+    rests_on: tuple[tuple[str, str], ...]
+
+
+ALWAYS = Branch(
+    "Before any rule",
+    "standardise what regressions predict, weigh all tasks alike, tune the learning rate; beside "
+    "it each task alone, tuned as well",
+    "some trainings",
+    "that sharing helps: on two digits, networks that share nothing had less error in all of 16 "
+    "settings",
+    (
+        ("08", "standardised, equal: below all three"),
+        ("06", "DWA: 48 comparisons, none decided"),
+        ("07", "untied networks: 16 of 16"),
+    ),
+)
+
+BRANCHES = (
+    Branch(
+        "Units differ, and nothing can be standardised",
+        "the log of each loss; or fixed weights of 1 / variance, if you know the units",
+        "nothing; losses have to stay above 0",
+        "a gain where units are alike: there it was not told from a mere change of step length",
+        (
+            ("13", "units: equal weights, 3.7 and 1.7 times"),
+            ("13", "units, SGD: 1/variance within 5 % of log"),
+            ("13", "diamonds, Adam: log, log of the sum: level"),
+        ),
+    ),
+    Branch(
+        "The labels of one task are noisy, and tasks are few",
+        "fixed weights, tuned: a sweep over the ratios",
+        "a training for each ratio",
+        "that DWA or DTP find them: the one stayed behind, the other was not told from them",
+        (
+            ("06", "noisy: fixed weights, 10 to 52 % less"),
+            ("06", "noisy: DWA behind fixed weights"),
+            ("07", "to fixed weights: none decided"),
+        ),
+    ),
+    Branch(
+        "Noise differs, and tasks are too many for a sweep",
+        "uncertainty weighting, with a learning rate of its own for the log-variances",
+        "a number for each task, and a rate to tune",
+        "more than fixed weights in the learned ratio give; it gained in 3 of 24 settings and lost "
+        "in one",
+        (
+            ("04", "height: better than tuned equal"),
+            ("04", "fixed weights keep 0.8 of the gain or more"),
+            ("06", "where uncertainty gains"),
+        ),
+    ),
+    Branch(
+        "Noise differs from sample to sample",
+        "a head for the variance, with β = ½, and z by bins on held-out data",
+        "an output more for each task",
+        "that the likelihood alone learns what is hard: on a toy at none of four rates",
+        (
+            ("05", "the likelihood's best of four rates: 5 times the control's best"),
+            ("05", "beta 0.5 is within 0.01 of the control"),
+        ),
+    ),
+    Branch(
+        "One task is the main one",
+        "that task alone; then fixed weights on the helpers, tuned for it",
+        "two or three trainings",
+        "help from a task that only looks alike: one that finds what yours hardly finds helped",
+        (
+            ("01", "the helper that knows the direction lowers the error"),
+            ("01", "another direction does not help"),
+        ),
+    ),
+    Branch(
+        "You want another trade-off, or a set of them",
+        "a sweep of fixed weights; if it jumps from end to end, smooth Tchebycheff",
+        "a training for each trade-off",
+        "more from preference vectors: on digits a sweep of fixed weights had the most",
+        (
+            ("13", "fixed weights: below a fifth of mu = 0.1"),
+            ("10", "fixed weights: the most of all"),
+        ),
+    ),
+    Branch(
+        "You have measured that gradients conflict, beyond their noise",
+        "PCGrad, CAGrad or Nash-MTL beside tuned fixed weights, each at its own rate",
+        "a gradient for each task: 7 plain steps for 20 tasks in a ResNet-18",
+        "conflict where many tasks are alike: ours had cosines near 0. A gain on a network has not "
+        "been measured here yet",
+        (
+            ("12", "corrected: from 0.03 to 0.12 after the start"),
+            ("12", "a step: 7.1 times plain, 1.5 on the representation"),
+        ),
+    ),
+    Branch(
+        "Time or memory is short",
+        'rules on losses; for a rule on gradients gramian="representation" or every=10',
+        "a plain step; one and a half on the representation",
+        "the weights of the exact rule",
+        (
+            ("12", "a step: 7.1 times plain, 1.5 on the representation"),
+            ("16", "representation: other weights"),
+        ),
+    ),
+    Branch(
+        "Labels are missing",
+        "present=[...] for a task that has none in the batch",
+        "nothing",
+        "that a loss of 0 does it: learned weights run away, and MGDA stands still",
+        (
+            ("16", "zeros: the weight runs away"),
+            ("16", "with a zero MGDA stands still"),
+        ),
+    ),
+    Branch(
+        "Each batch has one task only",
+        "choose how often each task is drawn: that is its weight; or add up batches",
+        "nothing; memory for the added ones",
+        "anything of rules on gradients: on one task alone their weight is 1",
+        (
+            ("16", "in the mean: fixed weights p"),
+            ("16", "alternating, mgda: the weight 1"),
+        ),
+    ),
+)
+
+
+def grounds(branch: Branch) -> list[str]:
+    """The notebooks that a branch rests on, as links from the repository's root.
+
+    Raises:
+        ValueError: one of its checks is not among the stored outputs.
+    """
+    links = {}
+    for number, words in branch.rests_on:
+        holding = [
+            path
+            for path in notebooks(number)
+            if any(f"\n✓ {words}" in text for _, text in outputs(path))
+        ]
+        if not holding:
+            raise ValueError(f"{branch.know}: notebook {number} has no check {words!r}")
+        links[number] = f"[{number}](notebooks/{holding[0].relative_to(NOTEBOOKS).as_posix()})"
+    return list(links.values())
+
+
+def table(branches: Sequence[Branch] = (ALWAYS, *BRANCHES)) -> pd.DataFrame:
+    """The guide in words, a row a branch, for `show`."""
+    rows = [
+        {
+            "what you know": branch.know,
+            "try first": branch.first,
+            "it costs": branch.cost,
+            "do not expect": branch.not_expected,
+            "measured in": ", ".join(dict.fromkeys(number for number, _ in branch.rests_on)),
+        }
+        for branch in branches
+    ]
+    return pd.DataFrame(rows)
+
+
+def markdown(branches: Sequence[Branch] = (ALWAYS, *BRANCHES)) -> str:
+    """The guide in words with links, for the README."""
+    lines = ["| what you know | try first | it costs | do not expect | measured in |"]
+    lines.append("|---|---|---|---|---|")
+    for branch in branches:
+        cells = (branch.know, branch.first, branch.cost, branch.not_expected)
+        lines.append(f"| {' | '.join(cells)} | {', '.join(grounds(branch))} |")
+    return "\n".join(lines)
