@@ -144,7 +144,10 @@ STUDY = Study(
     contenders=(
         Contender("equal"),
         Contender(
-            "fixed", by_task, knobs=(Knob("depth", 0.25, 4.0, 3), Knob("normals", 2.0, reach=2))
+            "fixed",
+            by_task,
+            knobs=(Knob("depth", 0.25, 4.0, 3), Knob("normals", 2.0, reach=2)),
+            held={"weights": "made from the two ratios"},
         ),
         Contender("random", "random"),
         Contender("standardised", standardise=True),
