@@ -106,7 +106,7 @@ def test_runner_goes_on_and_says_what_happened(tmp_path, monkeypatch):
 
 def test_budgets_and_files():
     assert sum(part.seconds for part in PARTS.values()) <= 480  # seconds, eight minutes
-    assert len({part.record for part in PARTS.values()} | {"gpu"}) <= 8
+    assert len({part.record for part in PARTS.values()} | {"gpu"}) <= 9
 
 
 # ---- the pieces of arithmetic -------------------------------------------------------------------
