@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from experiments import nb15_rooms as study
+from experiments import nb15_sweep, nb15_tables
 from experiments.search import first_round
 
 DATA = study.draw(3, images=(6, 2, 4))
@@ -94,16 +95,75 @@ def test_a_block_of_each_contender(small, name):
     assert contender.untuned(3, trial[0]) == []
 
 
-def test_the_table_pairs_by_seed(small):
-    """A made-up record: "fixed" is 0.1 better than equal weights in depth, on every seed."""
+@pytest.fixture
+def made_up(small):
+    """A record of two contenders, each with two trials: "fixed" is 0.1 better in depth."""
     rng = np.random.default_rng(0)
     equal = rng.uniform(0.3, 0.5, (2, 3))
     rows = []
     for name, test in (("equal", equal), ("fixed", equal - [0, 0.1, 0])):
-        row = {"data": "metres", "optimiser": "adam", "width": 6, "epochs": 20, "trial": {}}
-        rows.append(row | {"contender": name, "stage": "report", "test": test.tolist()})
-    table = study.against(pd.DataFrame(rows), study=small).set_index("task")
+        contender = small.contender(name)
+        trials = first_round(small.knobs(contender, "metres", "adam"), 2)
+        row = {"data": "metres", "optimiser": "adam", "width": 6, "epochs": 20, "contender": name}
+        for trial in trials:
+            rows.append(row | {"stage": "pick", "trial": trial, "val": test.tolist()})
+        rows.append(row | {"stage": "report", "trial": trials[0], "test": test.tolist()})
+    return pd.DataFrame(rows)
+
+
+def test_the_table_pairs_by_seed(small, made_up):
+    table = study.against(made_up, study=small).set_index("task")
     assert table.loc["depth", "difference"] == pytest.approx(-0.1)
     assert table.loc["class", "difference"] == pytest.approx(0)
     assert table.loc["mean", "difference"] == pytest.approx(-0.1 / 3)
-    assert table.loc["depth", "left"] == pytest.approx(equal[:, 1].mean() - 0.1)
+
+
+def test_tables_of_the_record(small, made_up):
+    table = study.against(made_up, study=small)
+    (text,) = nb15_tables.overview(table, "depth")["metres"]
+    assert text.startswith("-10.0 [-10.0, -10.0]")
+    gaps = nb15_tables.differences(made_up, study=small)
+    np.testing.assert_allclose(gaps["difference (%)"], -10 / 3)
+    two = replace(small, contenders=(small.contender("equal"), small.contender("fixed")))
+    rows = nb15_tables.picked(made_up, two).set_index("contender")
+    assert rows["trials"].tolist() == [2, 2]
+    assert rows.loc["equal", "at the edge"] == "rate"
+    assert "depth" in rows.loc["fixed", "picked"]
+
+
+# ---- the sweep ---------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def few(monkeypatch):
+    monkeypatch.setattr(nb15_sweep, "IMAGES", (6, 2, 4))
+
+
+@pytest.mark.parametrize("unit", nb15_sweep.UNITS)
+def test_errors_are_in_metres_whatever_the_unit(few, unit):
+    """Untrained networks say nearly 0, or nearly the mean, in their unit."""
+    row = nb15_sweep.train("fixed", 1.0, unit, (0.0, 0.5, 0.0), 1, 2)[0]
+    _, _, depth, _ = nb15_sweep.draw(0).test
+    zero, mean = depth.mean().item(), (depth - depth.mean()).abs().mean().item()
+    assert row["metres"] == pytest.approx(mean if unit == "standardised" else zero, rel=0.5)
+    assert row["sigma"] is None and 0 < row["miou"] < 1
+
+
+def test_noise_goes_into_the_labels_that_are_named(few):
+    clean, noisy = nb15_sweep.draw(0), nb15_sweep.draw(0, noise=(0.3, 0.0, 0.5))
+    same = [torch.equal(a, b) for a, b in zip(clean.train, noisy.train, strict=True)]
+    assert same == [True, False, True, False]
+    changed = (clean.train[1] != noisy.train[1]).double().mean().item()
+    assert changed == pytest.approx(0.3 * 0.8, abs=0.03)
+
+
+def test_mean_iou_by_hand():
+    """Half of the pixels are class 0, the guess is always 0: IoU 1/2 and four times 0."""
+    classes = torch.tensor([[[0, 1]]])
+    found = nb15_sweep.miou(Constant(0, 0.0, [0.0, 0.0, 1.0]), torch.zeros(1, 3, 1, 2), classes)
+    assert found.item() == pytest.approx(0.5 / 5)
+
+
+def test_every_setting_of_the_sweep_is_another():
+    settings = [str(sorted(config.items())) for config in nb15_sweep.configs()]
+    assert len(set(settings)) == len(settings) == 28
