@@ -65,7 +65,7 @@ def train_block(
     of who stops at each evaluation and takes what was best on validation rows until then."""
     how = study.contender(contender)
     seeds = study.picking if stage == "pick" else study.reporting
-    sets = drawn(study.data[data], seeds, how.standardise)
+    sets = drawn(study.data[data], seeds, _change(study, how))
     members = [(trial, place) for trial in trials for place in range(len(seeds))]
     n_tasks = sets[0].n_tasks
     network = _networks(study, how, sets[0], width)
@@ -116,11 +116,18 @@ def _kept(trained: Ensemble, n_trials: int, per_task: bool) -> list[Tensor]:
 
 @functools.lru_cache(maxsize=4)
 def drawn(
-    make: Callable[[int], MultiTaskData], seeds: tuple[int, ...], standardise: bool
+    make: Callable[[int], MultiTaskData],
+    seeds: tuple[int, ...],
+    change: Callable[[MultiTaskData], MultiTaskData] | None = None,
 ) -> tuple[MultiTaskData, ...]:
-    """The data of each seed; if asked for, with regression targets in units of their spread."""
+    """The data of each seed, and what a change makes of them."""
     sets = tuple(make(seed) for seed in seeds)
-    return tuple(map(_standardised, sets)) if standardise else sets
+    return tuple(map(change, sets)) if change else sets
+
+
+def _change(study: Study, how: Any) -> Callable[[MultiTaskData], MultiTaskData] | None:
+    """Regression targets in units of their spread, for who asks for it."""
+    return (study.standardise or _standardised) if how.standardise else None
 
 
 def _standardised(data: MultiTaskData) -> MultiTaskData:
@@ -283,7 +290,7 @@ def step_time(study: Study, data: str, width: int, contender: str, steps: int) -
         "step", "plain": seconds of processor time; "ratio": of the one to the other.
     """
     how, make = study.contender(contender), study.data[data]
-    sets = drawn(make, (0,), how.standardise)
+    sets = drawn(make, (0,), _change(study, how))
     middle = {knob.name: knob.start for knob in study.knobs(how, data, "adam")}
     ours = _stepper(study, sets, how, width, middle)
     plain = _stepper(study, sets, study.contender("equal"), width, middle)

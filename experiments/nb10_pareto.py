@@ -139,7 +139,7 @@ def block(
     """
     how = STUDY.contender(contender)
     seeds = STUDY.picking if stage == "pick" else STUDY.reporting
-    sets = _draw(STUDY.data[data], seeds, False)
+    sets = _draw(STUDY.data[data], seeds, None)
     make_network = _networks(STUDY, how, sets[0], width)
 
     def maker(trial: Trial, place: float) -> Callable[[], tuple[nn.Module, Any]]:

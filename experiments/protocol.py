@@ -153,6 +153,8 @@ class Study:
         units: the targets have units that differ, so that standardising them is a control.
         weight_decay: its knob, where the study has it.
         observe: as in `train_many`.
+        standardise: function of a data set that returns it with standardised targets, for the
+            contenders that ask for these; default: every target, each of its columns.
         trials: a round for each contender.
         picking, reporting: seeds.
         evaluations: about how often validation rows are looked at in a training.
@@ -173,6 +175,7 @@ class Study:
     units: bool = False
     weight_decay: Knob | None = None
     observe: Callable[..., dict[str, Tensor]] | None = None
+    standardise: Callable[[MultiTaskData], MultiTaskData] | None = None
     trials: int = 8
     picking: tuple[int, ...] = tuple(range(100, 105))
     reporting: tuple[int, ...] = tuple(range(30))
@@ -234,7 +237,8 @@ def train_block(
     """
     how = study.contender(contender)
     seeds = study.picking if stage == "pick" else study.reporting
-    sets = _draw(study.data[data], seeds, how.standardise)
+    change = (study.standardise or _standardised) if how.standardise else None
+    sets = _draw(study.data[data], seeds, change)
     members = [(trial, place) for trial in trials for place in range(len(seeds))]
     n_tasks = sets[0].n_tasks
     network = _networks(study, how, sets[0], width)
@@ -320,10 +324,12 @@ def _n_tasks(make: Callable[[int], MultiTaskData]) -> int:
 
 @functools.lru_cache(maxsize=4)
 def _draw(
-    make: Callable[[int], MultiTaskData], seeds: tuple[int, ...], standardise: bool
+    make: Callable[[int], MultiTaskData],
+    seeds: tuple[int, ...],
+    change: Callable[[MultiTaskData], MultiTaskData] | None,
 ) -> tuple[MultiTaskData, ...]:
     sets = tuple(make(seed) for seed in seeds)
-    return tuple(_standardised(s) for s in sets) if standardise else sets
+    return tuple(map(change, sets)) if change else sets
 
 
 def _standardised(data: MultiTaskData) -> MultiTaskData:

@@ -52,7 +52,7 @@ def watch(
         rules observes it, and `error`, the study's metric on test rows (lower is better), NaN in
         epochs without a look.
     """
-    sets = _draw(study.data[data], tuple(seeds), False)
+    sets = _draw(study.data[data], tuple(seeds), None)
     make_network = _networks(study, Contender("", network=network), sets[0], width)
     members = [(name, place) for name in rules for place in range(len(seeds))]
 

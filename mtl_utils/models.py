@@ -113,6 +113,47 @@ def digit_model(size: int = 36, width: int = 50) -> HardSharing:
     return HardSharing(lenet_trunk(size, width), heads)
 
 
+class UNet(nn.Module):
+    """A small U-Net, the trunk for a target in every pixel: [B, 3, H, W] -> [B, width, H, W].
+
+    Three convolutions at full, half and a quarter of the size, each with twice the channels of the
+    one before; two on the way back, which also get what was seen at their size on the way down.
+
+    Args:
+        width: channels at full size.
+        channels: of the input.
+
+    H and W have to be multiples of 4.
+
+    Source: Ronneberger, Fischer, Brox, MICCAI 2015, with one convolution a level, strides instead
+    of pooling, and no normalisation.
+
+    >>> UNet(4)(torch.zeros(2, 3, 16, 24)).shape
+    torch.Size([2, 4, 16, 24])
+    """
+
+    def __init__(self, width: int, channels: int = 3) -> None:
+        super().__init__()
+        self.fine = nn.Conv2d(channels, width, 3, padding=1)
+        self.middle = nn.Conv2d(width, 2 * width, 3, stride=2, padding=1)
+        self.coarse = nn.Conv2d(2 * width, 4 * width, 3, stride=2, padding=1)
+        self.middle_again = nn.Conv2d(6 * width, 2 * width, 3, padding=1)
+        self.fine_again = nn.Conv2d(3 * width, width, 3, padding=1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Features of every pixel."""
+        fine = self.fine(x).relu()
+        middle = self.middle(fine).relu()
+        coarse = self.coarse(middle).relu()
+        middle = self.middle_again(torch.cat([middle, _doubled(coarse)], -3)).relu()
+        return self.fine_again(torch.cat([fine, _doubled(middle)], -3)).relu()
+
+
+def _doubled(x: Tensor) -> Tensor:
+    """Images [..., H, W] with every pixel four times, [..., 2 H, 2 W]."""
+    return x.repeat_interleave(2, -1).repeat_interleave(2, -2)
+
+
 def count_parameters(module: nn.Module) -> int:
     """Number of parameters that learn."""
     return sum(p.numel() for p in module.parameters() if p.requires_grad)

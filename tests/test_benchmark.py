@@ -113,7 +113,7 @@ def test_in_parts_is_the_rule_on_one_batch_after_the_other(name):
 
 
 def test_a_rule_that_wants_validation_losses_gets_validation_rows():
-    sets = benchmark.drawn(lines, (0, 1), False)
+    sets = benchmark.drawn(lines, (0, 1))
     tensors, own_losses, observe = benchmark.fed(STUDY, make_weighting("loss_trend", 2), sets)
     rows = [t[0] for t in tensors]
     model = shared(sets[0], 4)
@@ -123,8 +123,8 @@ def test_a_rule_that_wants_validation_losses_gets_validation_rows():
 
 
 def test_standardising_leaves_classes_and_uses_training_rows():
-    (data,) = benchmark.drawn(nb14_sets.stones, (0,), True)
-    (raw,) = benchmark.drawn(nb14_sets.stones, (0,), False)
+    (data,) = benchmark.drawn(nb14_sets.stones, (0,), benchmark._standardised)
+    (raw,) = benchmark.drawn(nb14_sets.stones, (0,))
     assert abs(data.train[1].mean()) < 1e-5 and data.train[1].std() == pytest.approx(1, abs=1e-5)
     expected = (raw.test[1] - raw.train[1].mean()) / raw.train[1].std()
     torch.testing.assert_close(data.test[1], expected)

@@ -44,7 +44,8 @@ def test_every_gpu_cell_calls_what_a_test_runs():
             (alias,) = imports.names
             module = importlib.import_module(f"experiments.gpu.{alias.name}")
             assert module.run in [part.run for part in PARTS.values()]
-            assert ast.unparse(call) == f"display({alias.name}.summary({alias.name}.run('cuda')))"
+            run = f"({alias.name}.summary({alias.name}.run('cuda')))"
+            assert ast.unparse(call) in (f"display{run}", f"show{run}")
 
 
 def test_a_piece_that_fails_stops_no_other(tmp_path):
@@ -106,7 +107,7 @@ def test_runner_goes_on_and_says_what_happened(tmp_path, monkeypatch):
 
 def test_budgets_and_files():
     assert sum(part.seconds for part in PARTS.values()) <= 480  # seconds, eight minutes
-    assert len({part.record for part in PARTS.values()} | {"gpu"}) <= 8
+    assert len({part.record for part in PARTS.values()} | {"gpu"}) <= 9
 
 
 # ---- the pieces of arithmetic -------------------------------------------------------------------

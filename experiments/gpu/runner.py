@@ -18,7 +18,7 @@ from typing import Any
 import pandas as pd
 import torch
 
-from experiments.gpu import nb04, nb08, nb09, nb10, nb11, nb12, step_costs
+from experiments.gpu import nb04, nb08, nb09, nb10, nb11, nb12, nb15, step_costs
 
 RECORD = "gpu"
 GRACE = 30.0  # seconds for starting a process and for the last piece, before it is ended
@@ -47,13 +47,14 @@ def _of(module: Any, seconds: float) -> Part:
 
 
 PARTS = {
-    "04": _of(nb04, 60),
-    "08": _of(nb08, 100),
-    "09": _of(nb09, 75),
-    "10": _of(nb10, 50),
-    "11": _of(nb11, 50),
-    "12": _of(nb12, 55),
-    "step_cost": _of(step_costs, 85),
+    "04": _of(nb04, 55),
+    "08": _of(nb08, 90),
+    "09": _of(nb09, 65),
+    "10": _of(nb10, 45),
+    "11": _of(nb11, 45),
+    "12": _of(nb12, 50),
+    "15": _of(nb15, 45),
+    "step_cost": _of(step_costs, 80),
 }
 
 

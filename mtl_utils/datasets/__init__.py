@@ -2,6 +2,7 @@
 
 from mtl_utils.datasets.base import MultiTaskData
 from mtl_utils.datasets.digits import overlapping_digits
+from mtl_utils.datasets.folders import DenseFolder
 from mtl_utils.datasets.glyphs import glyph_attributes
 from mtl_utils.datasets.rooms import rooms
 from mtl_utils.datasets.synthetic import RelatedTasks, related_regressions
@@ -10,6 +11,7 @@ from mtl_utils.datasets.text import foldoc, movie_genres, reuters
 from mtl_utils.datasets.toy import two_regressions
 
 __all__ = [
+    "DenseFolder",
     "MultiTaskData",
     "RelatedTasks",
     "diamonds",

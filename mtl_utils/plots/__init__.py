@@ -10,6 +10,7 @@ labelled, with units. A figure has at most four lines, told apart by colour and 
 from mtl_utils.plots.comparisons import dots_plot, forest_plot, matrix_plot
 from mtl_utils.plots.fronts import arrow_plot, path_plot, trade_off_plot
 from mtl_utils.plots.guide import plot_guide
+from mtl_utils.plots.images import dense_plot
 from mtl_utils.plots.lines import band_plot, weights_plot
 from mtl_utils.plots.method_map import plot_method_map
 from mtl_utils.plots.older import plot_history, plot_trade_off
@@ -30,6 +31,7 @@ __all__ = [
     "arrow_plot",
     "band_plot",
     "contrast",
+    "dense_plot",
     "dots_plot",
     "forest_plot",
     "matrix_plot",
