@@ -112,6 +112,12 @@ def test_every_notebook_method_and_module_has_a_page(site):
         assert (site / "api" / f"{name}.html").is_file()
 
 
+def test_chinese_pages_say_that_they_are(site):
+    page = (site / "docs" / "zh" / "03_homoscedastic_uncertainty.html").read_text(encoding="utf-8")
+    assert '<html lang="zh-Hans"' in page and "同方差不确定性" in page
+    assert '<html lang="en"' in (site / "index.html").read_text(encoding="utf-8")
+
+
 def test_every_figure_of_a_finished_lesson_has_a_text(site):
     page = (site / "notebooks" / "03_homoscedastic_uncertainty.html").read_text(encoding="utf-8")
     article = page[page.index("<article") : page.index("</article>")]

@@ -24,3 +24,13 @@ myst_heading_anchors = 3
 myst_dmath_double_inline = True
 copybutton_exclude = ".linenos, .gp, .go"
 suppress_warnings = ["mystnb.unknown_mime_type", "myst.header"]
+
+
+def _language(app, pagename, templatename, context, doctree):
+    """Browsers and screen readers are told of the pages that are in Chinese."""
+    if pagename.startswith("docs/zh/"):
+        context["language"] = "zh-Hans"
+
+
+def setup(app):
+    app.connect("html-page-context", _language)

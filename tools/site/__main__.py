@@ -23,9 +23,19 @@ def assemble(source: Path) -> None:
     (source / "docs").mkdir()
     for path in [*ROOT.glob("docs/*.md"), *ROOT.glob("docs/*.png")]:
         shutil.copy(path, source / "docs")
+    _chinese(source / "docs" / "zh")
     notebooks.write(source)
     methods.write(source)
     api.write(source)
+
+
+def _chinese(target: Path) -> None:
+    """The Chinese pages, their index with the contents that Sphinx wants."""
+    shutil.copytree(ROOT / "docs" / "zh", target)
+    names = sorted(path.stem for path in target.glob("[0-9]*.md"))
+    contents = ["", "```{toctree}", ":hidden:", ":maxdepth: 1", *names, "```", ""]
+    with (target / "index.md").open("a", encoding="utf-8") as index:
+        index.write("\n".join(contents))
 
 
 def build(source: Path, target: Path, **options: Any) -> subprocess.CompletedProcess:
