@@ -8,16 +8,13 @@ from pathlib import Path
 import nbformat
 import pytest
 
-from tests.test_notebooks_static import OLD_FORM
 from tools import chinese
 from tools import notebooks as tool
 
 HAN = re.compile(r"[\u4e00-\u9fff]")
 GLOSSARY = chinese.ROOT / "docs" / "glossary.md"
 LESSONS = [path for path in tool.find() if path.parent == tool.FOLDER]
-# What will be rewritten is translated then.
-WRITTEN = [path for path in LESSONS if tool.label(path) not in OLD_FORM]
-each_lesson = pytest.mark.parametrize("lesson", WRITTEN, ids=tool.label)
+each_lesson = pytest.mark.parametrize("lesson", LESSONS, ids=tool.label)
 
 
 def page(lesson: Path) -> str:
@@ -46,14 +43,14 @@ def unlike_glossary(rows: list[list[str]]) -> list[str]:
 
 def test_a_page_for_each_lesson_and_none_besides():
     there = {path.stem for path in chinese.PAGES.glob("*.md")} - {"index"}
-    assert {path.stem for path in WRITTEN} <= there <= {path.stem for path in LESSONS}
+    assert there == {path.stem for path in LESSONS}
 
 
 @each_lesson
 def test_it_is_complete(lesson):
     text, parts, wanted = page(lesson), chinese.chinese(page(lesson)), chinese.english(lesson)
     assert re.match(rf"# {lesson.name[:2]} · ", text)
-    assert "**本课目标。** " in text and HAN.search(chinese.section(text, "你需要"))
+    assert "**本课目标。** " in text and chinese.section(text, "你需要")
     for name, one, other in zip(parts._fields, parts, wanted, strict=True):
         assert len(one) == len(other), f"{name}: {len(one)} here, {len(other)} in the lesson"
         assert all(HAN.search(line) for line in one), f"{name}: not all is Chinese"
