@@ -9,5 +9,5 @@ In your own loop:
 
 from mtl_utils.weighting import Weighting, available_weightings, make_weighting
 
-__version__ = "0.1.0"
+__version__ = "1.0.0"
 __all__ = ["Weighting", "available_weightings", "make_weighting"]

@@ -7,7 +7,7 @@ of `results/14_benchmark.jsonl` is JSON, here broken up:
      "config":   {"data": "films", "rule": "dwa", "lr": 0.01, "seed": 3},
      "result":   {"error": 0.214, "loss": [0.71, 0.52, 0.47]},
      "seconds":  12.3,
-     "versions": {"python": "3.11.7", "torch": "2.13.0", "mtl_utils": "0.1.0+4be1c0de",
+     "versions": {"python": "3.11.7", "torch": "2.13.0", "mtl_utils": "1.0.0+4be1c0de",
                   "code": "91d2a6e0", "dtype": "float64"}}
 
 `config` is exact; floats elsewhere have six digits, and may be NaN or Infinity. `result` is what

@@ -73,3 +73,29 @@ def is_gpu_cell(source: str) -> bool:
         and getattr(body[0].test.func, "id", "") == "needs_cuda"
         and not body[0].orelse
     )
+
+
+TEXTS = ("annotate", "bar_label", "clabel", "figtext", "legend", "set_color", "set_title")
+TEXTS += ("set_xlabel", "set_ylabel", "suptitle", "text", "tick_params")
+READABLE = ("readable(", "plots.readable(")
+COLOURS = ("c", "color", "colors", "labelcolor", "labelcolors")
+
+
+def coloured_texts(source: str) -> list[str]:
+    """The calls that draw text in a colour which nobody made sure can be read.
+
+    Text is black, or its colour went through `readable(...)` of mtl_utils.plots.
+    """
+    found = []
+    for node in ast.walk(parsed(source)):
+        if isinstance(node, ast.Call) and getattr(node.func, "attr", "") in TEXTS:
+            colours = [k.value for k in node.keywords if k.arg in COLOURS]
+            if node.func.attr == "set_color":
+                colours += node.args
+            sure = all(
+                ast.unparse(c) in ("'black'", "'k'") or ast.unparse(c).startswith(READABLE)
+                for c in colours
+            )
+            if not sure:
+                found.append(ast.unparse(node))
+    return found

@@ -15,6 +15,8 @@ from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 from packaging.version import Version
 
+import mtl_utils
+
 ROOT = Path(__file__).resolve().parents[1]
 CONDA_NAMES = {"pytorch": "torch"}
 UNPINNED = "MTL_UNPINNED" in os.environ
@@ -167,3 +169,13 @@ def test_ci_covers_the_systems_and_the_range_of_torch():
     assert all("MTL_UNPINNED" in jobs[name]["env"] for name in ("torch-range", "conda"))
     install = runs(jobs["torch-range"])[1]
     assert install.split()[-1] == f"matplotlib=={pins_here()['matplotlib']}"
+
+
+def test_one_version_everywhere():
+    citation = yaml.safe_load((ROOT / "CITATION.cff").read_text(encoding="utf-8"))
+    log = (ROOT / "CHANGELOG.md").read_text(encoding="utf-8")
+    newest = re.search(r"^## (\d\S*) - (\S+)$", log, re.MULTILINE)
+    assert newest is not None
+    version, date = newest.groups()
+    assert version == project()["version"] == mtl_utils.__version__ == citation["version"]
+    assert date == str(citation["date-released"])

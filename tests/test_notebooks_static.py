@@ -12,10 +12,11 @@ from mtl_utils.exercises import exercise_ids
 from notebook_gate import execute, pictures
 from notebook_gate.numbers import short_decimals
 from notebook_gate.rules import cell_faults, file_faults, output_faults
-from tests.sources import ends_in_semicolon, fixed_names, idle_claims, is_gpu_cell
+from tests.sources import coloured_texts, ends_in_semicolon, fixed_names, idle_claims, is_gpu_cell
 from tools import notebooks as tool
 
 NOTEBOOKS = tool.find()
+EXPERIMENTS = sorted((tool.FOLDER.parent / "experiments").rglob("*.py"))
 LESSONS = [path for path in NOTEBOOKS if path.parent == tool.FOLDER]
 each_notebook = pytest.mark.parametrize("path", NOTEBOOKS, ids=tool.label)
 each_lesson = pytest.mark.parametrize("path", LESSONS, ids=tool.label)
@@ -164,6 +165,24 @@ def test_an_alternative_text_that_says_nothing_is_seen():
     assert says_nothing("Two curves.", drawn) and says_nothing(f"{title}.", drawn)
     assert says_nothing("A panel with a title of just eight words.", drawn)
     assert not says_nothing("Two panels: the fit is flat on the right.", drawn)
+
+
+@each_notebook
+def test_text_in_figures_can_be_read(path):
+    cells = execute.code_cells(read(path))
+    assert [call for cell in cells for call in coloured_texts(cell.source)] == []
+
+
+@pytest.mark.parametrize("path", EXPERIMENTS, ids=lambda path: path.stem)
+def test_text_that_experiments_draw_can_be_read(path):
+    assert coloured_texts(path.read_text(encoding="utf-8")) == []
+
+
+def test_coloured_text_is_seen():
+    bad = 'ax.text(0, 1, "a", color="#56B4E9"); label.set_color(task_color(2))'
+    assert len(coloured_texts(bad)) == 2
+    good = 'ax.text(0, 1, "a", color=readable(task_color(4))); ax.plot(x, color="#56B4E9")'
+    assert coloured_texts(good) == []
 
 
 @each_lesson
