@@ -1,7 +1,4 @@
-"""The notebooks in a real JupyterLab, in a real browser.
-
-Pictures of what was seen are kept in the folder that MTL_SCREENSHOTS names, else in pytest's own.
-"""
+"""The notebooks in a real JupyterLab, in a real browser."""
 
 import os
 import platform
@@ -21,21 +18,15 @@ import nbformat
 import pytest
 
 from mtl_utils.exercises import nb00
+from tests.chromium import in_browser
 from tools import notebooks as tool
 
-playwright = pytest.importorskip("playwright.sync_api", reason="Playwright is not installed")
-
 ROOT = Path(__file__).resolve().parents[1]
-NAMES = ("chromium", "chromium-browser", "google-chrome")
-CHROMIUM = next(filter(None, map(shutil.which, NAMES)), "")
 PATIENCE = 60  # seconds for anything but running a notebook
 RUN_TIME = 600  # seconds for all cells of one
 REDRAW = 5.0  # seconds from a key to the new figure: 0.2 on an idle machine, this one may be busy
 
-pytestmark = [
-    pytest.mark.browser,
-    pytest.mark.skipif(not CHROMIUM, reason="no browser found: apt-get install chromium"),
-]
+pytestmark = in_browser
 
 OPEN = """async ([path, kernel]) => {
     const found = await jupyterapp.commands.execute('docmanager:open', {path, kernel});
@@ -162,22 +153,6 @@ def wait_for_answer(address: str, process: subprocess.Popen) -> None:
         except (urllib.error.URLError, TimeoutError):
             assert time.monotonic() < until, "JupyterLab does not answer, see server.log"
             time.sleep(0.2)
-
-
-@pytest.fixture(scope="module")
-def browser():
-    with playwright.sync_playwright() as p:
-        # As root, in a container, Chromium has no sandbox.
-        browser = p.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
-        yield browser
-        browser.close()
-
-
-@pytest.fixture
-def screenshots(tmp_path) -> Path:
-    folder = Path(os.environ.get("MTL_SCREENSHOTS") or tmp_path)
-    folder.mkdir(parents=True, exist_ok=True)
-    return folder
 
 
 @pytest.fixture

@@ -1,7 +1,12 @@
-"""The site: docstrings as Markdown, a page for each method and module, no broken link."""
+"""The site: docstrings as Markdown, a page for each method and module, no broken link, and what
+a reader with a browser sees."""
 
+import functools
 import inspect
 import re
+import threading
+from collections.abc import Iterator
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import nbformat
@@ -10,6 +15,7 @@ import pytest
 import mtl_utils.weighting
 from mtl_utils import available_weightings
 from mtl_utils.weighting.base import weighting_class
+from tests.chromium import in_browser
 from tools.site import api, docstrings, methods, notebooks
 from tools.site.__main__ import assemble, build
 
@@ -131,3 +137,108 @@ def test_nothing_is_fetched_from_elsewhere(site):
         fetched = re.findall(r'<(?:script|img)[^>]*src="(https?:[^"]*)"', page)
         fetched += re.findall(r'<link[^>]*rel="stylesheet"[^>]*href="(https?:[^"]*)"', page)
         assert fetched == []
+
+
+# ---- in a browser ----------------------------------------------------------------------------
+
+LESSON = "notebooks/03_homoscedastic_uncertainty.html"
+# What the theme logs on a first visit, and an icon that browsers ask every server for.
+HARMLESS = ("Got invalid theme mode", "/favicon.ico")
+
+
+class Quiet(SimpleHTTPRequestHandler):
+    def log_message(self, *_: object) -> None:
+        """No line for each file."""
+
+
+@pytest.fixture(scope="module")
+def address(site) -> Iterator[str]:
+    """The site as a server gives it."""
+    handler = functools.partial(Quiet, directory=site)
+    with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield f"http://127.0.0.1:{server.server_port}"
+        server.shutdown()
+
+
+@pytest.fixture
+def page(browser, address, screenshots, request):
+    """A tab; at the end no error was reported and nothing was asked of another server."""
+    page = browser.new_page(viewport={"width": 1200, "height": 1000}, base_url=address)
+    page.set_default_timeout(60_000)
+    wrong = []
+
+    def listen(message):
+        said = f"{message.text} {message.location['url']}"
+        if message.type == "error" and not any(part in said for part in HARMLESS):
+            wrong.append(said)
+
+    page.on("console", listen)
+    page.on("pageerror", lambda error: wrong.append(str(error)))
+    page.on("request", lambda r: r.url.startswith((address, "data:")) or wrong.append(r.url))
+    yield page
+    page.screenshot(path=screenshots / f"site-{request.node.name}.png")
+    page.close()
+    assert wrong == []
+
+
+def in_the_browser(test):
+    for mark in in_browser:
+        test = mark(test)
+    return test
+
+
+@in_the_browser
+def test_the_search_finds_the_page_of_a_method(page):
+    page.goto("/search.html?q=GradNorm")
+    page.locator("#search-results a[href*='methods/gradnorm.html']").first.wait_for()
+
+
+@in_the_browser
+def test_formulas_have_their_numbers_and_a_folded_check_opens(page):
+    page.goto(f"/{LESSON}")
+    page.locator("mjx-container").first.wait_for()
+    numbers = page.locator("mjx-mlabeledtr").all_inner_texts()
+    assert len(numbers) >= 5
+    folded = page.locator("article details.hide", has_text="checks").first
+    code = folded.locator("pre").first
+    assert not code.is_visible()
+    folded.locator("summary").click()
+    code.wait_for(state="visible")
+
+
+BRIGHTNESS = """() => ['backgroundColor', 'color'].map(name => {
+    const color = getComputedStyle(document.querySelector('article p'))[name];
+    const shown = color === 'rgba(0, 0, 0, 0)' ? getComputedStyle(document.body)[name] : color;
+    return shown.match(/\\d+/g).slice(0, 3).reduce((sum, part) => sum + Number(part), 0) / 3;
+})"""
+
+
+@in_the_browser
+def test_light_and_dark(page):
+    """As the reader's system has it."""
+    page.goto(f"/{LESSON}")
+    background, text = page.evaluate(BRIGHTNESS)
+    assert background > 230 and text < 100
+    page.emulate_media(color_scheme="dark")
+    page.wait_for_function("() => document.documentElement.dataset.theme === 'dark'")
+    background, text = page.evaluate(BRIGHTNESS)
+    assert background < 60 and text > 180
+
+
+@in_the_browser
+def test_on_a_telephone_no_page_is_wider_than_the_screen(page, site):
+    page.set_viewport_size({"width": 480, "height": 900})
+    lessons = sorted(path.relative_to(site) for path in (site / "notebooks").glob("[01]*.html"))
+    others = ("index.html", "README.html", "methods/mgda.html", "docs/zh/index.html")
+    for path in (*lessons, *others):
+        page.goto(f"/{path}")
+        assert page.evaluate("document.documentElement.scrollWidth") <= 480, path
+
+
+@in_the_browser
+def test_that_a_page_which_is_too_wide_would_be_seen(page):
+    page.set_viewport_size({"width": 480, "height": 900})
+    page.goto("/index.html")
+    page.evaluate("document.querySelector('article').style.width = '700px'")
+    assert page.evaluate("document.documentElement.scrollWidth") > 480
