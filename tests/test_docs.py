@@ -15,7 +15,12 @@ from tools import notebooks as tool
 from tools.readme import front_matter
 
 ROOT = Path(__file__).resolve().parents[1]
-PAGES = [*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md"), *ROOT.glob("results/*.md")]
+PAGES = [
+    *ROOT.glob("*.md"),
+    *ROOT.glob("docs/*.md"),
+    *ROOT.glob("docs/zh/*.md"),
+    *ROOT.glob("results/*.md"),
+]
 TEACHING = (ROOT / "docs" / "teaching.md").read_text(encoding="utf-8")
 # NumPy's norm, matplotlib's whiskers, names that tests mistype on purpose.
 WORDS = ("fro", "whis", "wieghts", "regresion")
