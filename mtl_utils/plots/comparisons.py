@@ -102,7 +102,8 @@ def forest_plot(
                 if len(values):
                     _mean_and_interval(ax, values, row, PALETTE[0], hollow=True)
             ax.set(title=str(name), xlabel=f"{value}{_arrow(better)}")
-            ax.xaxis.set_major_locator(MaxNLocator(nbins=5, min_n_ticks=3))
+            nbins = 5 if len(sets) < 4 else 3  # narrow panels: labels would touch
+            ax.xaxis.set_major_locator(MaxNLocator(nbins=nbins, min_n_ticks=3))
         mark: dict[str, Any] = {"color": PALETTE[0], "linestyle": "none", "markersize": 7}
         axes[0].plot([], [], "o", label="the 95 % interval leaves 0 out", **mark)
         axes[0].plot([], [], "o", label="0 lies within", markerfacecolor="white", **mark)
