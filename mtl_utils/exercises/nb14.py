@@ -28,7 +28,7 @@ EXERCISES = {
         answer=-5.0,
         hint="One relative gain for each metric, with its sign, then the mean.",
         formula="The accuracy gains 10 %, the error loses 20 %; their mean.",
-        praise="twice as good in one and as much worse in the other is not zero either",
+        praise="the loss in one metric is twice the gain in the other",
         mistakes=(
             (15.0, "A larger error is a loss: its sign is turned round."),
             (5.0, "That is the sign of the papers in which less is better; here more is better."),
@@ -92,7 +92,7 @@ EXERCISES = {
         at=(([0.01, 0.04, 0.03],), ([0.2, 0.001, 0.6, 0.02, 0.02],)),
         hint="Sort, multiply by K, K - 1, ..., and let none fall below the one before it.",
         formula="In order of p: max of the value before and (K - place) p, at most 1.",
-        praise="a table of thirty rules needs it, and one line of it",
+        praise="a table of thirty rules needs it before you believe one line of it",
         mistakes=(
             (
                 lambda p: [min(1.0, len(p) * v) for v in p],
