@@ -7,7 +7,7 @@ import pandas as pd
 from experiments.benchmark import at_edge
 from experiments.nb15_rooms import STUDY
 from experiments.protocol import Study
-from experiments.verdicts import LEVEL, results
+from experiments.verdicts import LEVEL, entries, results
 
 
 def overview(table: pd.DataFrame, task: str = "mean") -> pd.DataFrame:
@@ -17,13 +17,7 @@ def overview(table: pd.DataFrame, task: str = "mean") -> pd.DataFrame:
     interval, and a star where it is decided after Holm's correction.
     """
     mine = table[table["task"] == task]
-    texts = [
-        f"{100 * r.difference:+.1f} [{100 * r.low:+.1f}, {100 * r.high:+.1f}]"
-        + " *" * bool(r.p_holm < LEVEL)
-        for r in mine.itertuples()
-    ]
-    wide = mine.assign(text=texts).pivot(index="contender", columns="data", values="text")
-    return wide.loc[mine["contender"].unique(), mine["data"].unique()].rename_axis(columns=None)
+    return entries(mine, mine["data"], 1.0, mine["p_holm"] < LEVEL)
 
 
 def differences(runs: pd.DataFrame, other: str = "equal", study: Study = STUDY) -> pd.DataFrame:

@@ -324,14 +324,31 @@ def overview(table: pd.DataFrame) -> pd.DataFrame:
     An entry is the difference in per cent of the other's error, its 95 % interval, and a star where
     it is decided after Holm's correction.
     """
-    texts = []
-    for row in table.itertuples():
-        mean, low, high = (100 * v / row.other for v in (row.difference, row.low, row.high))
-        star = "" if row.verdict == "not decided" else " *"
-        texts.append(f"{mean:+.1f} [{low:+.1f}, {high:+.1f}]{star}")
-    long = table[["contender"]].assign(cell=_cell_names(table), text=texts)
-    wide = long.pivot(index="contender", columns="cell", values="text")
-    return wide.loc[long["contender"].unique(), long["cell"].unique()].rename_axis(columns=None)
+    return entries(table, _cell_names(table), table["other"], table["verdict"] != "not decided")
+
+
+def entries(
+    table: pd.DataFrame, columns: Sequence[str], unit: Any, decided: Sequence[bool]
+) -> pd.DataFrame:
+    """Differences in per cent of a unit, with 95 % intervals and a star where they are decided.
+
+    Args:
+        table: a row for each entry; columns contender, difference, low and high.
+        columns: where each entry stands.
+        unit: a number, or one for each row.
+        decided: of each row.
+
+    Returns:
+        a row a contender, in the order of the table, as the columns are.
+    """
+    percent = table[["difference", "low", "high"]].mul(100).div(unit, axis=0)
+    texts = [
+        f"{mean:+.1f} [{low:+.1f}, {high:+.1f}]" + " *" * bool(star)
+        for (mean, low, high), star in zip(percent.to_numpy(), decided, strict=True)
+    ]
+    long = table[["contender"]].assign(column=list(columns), text=texts)
+    wide = long.pivot(index="contender", columns="column", values="text")
+    return wide.loc[long["contender"].unique(), long["column"].unique()].rename_axis(columns=None)
 
 
 def _cell_names(table: pd.DataFrame) -> list[str]:
