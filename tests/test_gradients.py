@@ -521,3 +521,22 @@ def test_gradients_are_added_to_leaves_and_no_memory_is_shared():
     landing.onto_leaves([parameter, other], [given_gradient, None])
     assert parameter.grad is held and held.tolist() == [2, 2] and other.grad is None
     assert given_gradient.tolist() == [1, 1] and not held.requires_grad
+
+
+@pytest.mark.parametrize("reads_first", [0, 1])
+def test_gradients_found_pass_by_pass_lie_in_one_matrix(reads_first):
+    """The Jacobian is put together as rows are found, and is not copied again."""
+    first, second = nn.Linear(4, 3), nn.Linear(3, 3)
+    h = torch.tanh(first(torch.randn(5, 4)))
+    losses = [second(h).square().mean(), h.square().mean()]  # one loss misses the second layer
+    losses = torch.stack([losses[1 - reads_first], losses[reads_first]])
+    shared = [*first.parameters(), *second.parameters()]
+    found = task_gradients(losses, shared, method="loop", retain_graph=True)
+    jacobian = found.jacobian
+    for row, loss in zip(jacobian, losses, strict=True):
+        expected = torch.autograd.grad(
+            loss, shared, retain_graph=True, allow_unused=True, materialize_grads=True
+        )
+        torch.testing.assert_close(row, torch.cat([g.flatten() for g in expected]))
+    place = jacobian.untyped_storage().data_ptr()
+    assert all(block.untyped_storage().data_ptr() == place for block in found._rows.blocks)

@@ -31,7 +31,9 @@ class Rows:
         gradient, as they do in K passes."""
         pairs = zip(self.parameters, self._seen(), strict=True)
         rows = [real(dense(block, p, self.n_tasks)) for p, block in pairs]
-        jacobian = torch.cat(rows, 1)
+        jacobian = _neighbours(rows)
+        if jacobian is None:
+            jacobian = torch.cat(rows, 1)
         parts = jacobian.split([part.shape[1] for part in rows], 1)
         for i, (p, part) in enumerate(zip(self.parameters, parts, strict=True)):
             block = self.blocks[i]  # as a view from now on: nothing is kept twice
@@ -129,6 +131,21 @@ def combined(block: Block, coefficients: Tensor) -> Tensor:
         return torch.view_as_complex((coefficients.to(pairs) @ pairs).view(*shape, 2))
     rows = at_least_single(block.reshape(len(block), -1))
     return (coefficients.to(rows) @ rows).view(shape)
+
+
+def _neighbours(parts: Sequence[Tensor]) -> Tensor | None:
+    """Columns [K, n_i] as the one matrix in which they lie side by side, None where they do not."""
+    first = parts[0]
+    start, place = first.storage_offset(), first.untyped_storage().data_ptr()
+    for part in parts:
+        same = part.dtype == first.dtype and part.untyped_storage().data_ptr() == place
+        if not same or part.storage_offset() != start or part.stride() != (first.stride(0), 1):
+            return None
+        start += part.shape[1]
+    width = start - first.storage_offset()
+    if width > first.stride(0):
+        return None
+    return first.as_strided((len(first), width), first.stride(), first.storage_offset())
 
 
 def _is_sparse(block: Block) -> bool:

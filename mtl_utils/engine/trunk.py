@@ -82,23 +82,66 @@ def at_once(graph: Graph, partials: Partials, targets: Sequence[Any], retain_gra
 def one_by_one(
     graph: Graph, partials: Partials, targets: Sequence[Any], retain_graph: bool
 ) -> list[Block | None]:
-    """A pass for each task, through what this task reaches."""
+    """A pass for each task, through what this task reaches.
+
+    Gradients of parameters go side by side into one matrix as soon as they are found, while they
+    are near the processor; the blocks are views of it.
+    """
     n_tasks = len(graph.roots)
     rows: list[list[Tensor | None]] = [[None] * n_tasks for _ in targets]
+    matrix = _matrix(targets, n_tasks)
     for k in range(n_tasks):
         own = [(into, found[k]) for into, found in partials.items() if found[k] is not None]
-        if not own:
-            continue
-        found = torch.autograd.grad(
-            [GradientEdge(*into) for into, _ in own],
-            targets,
-            [gradient for _, gradient in own],
-            retain_graph=retain_graph or k < n_tasks - 1,
-            allow_unused=True,
-        )
-        for of_target, gradient in zip(rows, found, strict=True):
+        gradients: Sequence[Tensor | None] = [None] * len(targets)
+        if own:
+            gradients = torch.autograd.grad(
+                [GradientEdge(*into) for into, _ in own],
+                targets,
+                [gradient for _, gradient in own],
+                retain_graph=retain_graph or k < n_tasks - 1,
+                allow_unused=True,
+            )
+        if matrix is not None and any(g is not None and not _fits(g, matrix) for g in gradients):
+            matrix = None
+        if matrix is not None:
+            gradients = _written(gradients, matrix[k], targets)
+        for of_target, gradient in zip(rows, gradients, strict=True):
             of_target[k] = gradient
-    return [_block(rows.pop(0)) for _ in targets]
+    if matrix is None:
+        return [_block(rows.pop(0)) for _ in targets]
+    columns = matrix.split([target.numel() for target in targets], 1)
+    return [
+        None if all(g is None for g in of_target) else part.view(n_tasks, *target.shape)
+        for target, part, of_target in zip(targets, columns, rows, strict=True)
+    ]
+
+
+def _matrix(targets: Sequence[Any], n_tasks: int) -> Tensor | None:
+    """Room for K gradients of each target, [K, P], where all are parameters of one real type."""
+    if not all(isinstance(target, Tensor) and _fits(target, targets[0]) for target in targets):
+        return None
+    return targets[0].new_empty(n_tasks, sum(target.numel() for target in targets))
+
+
+def _fits(tensor: Tensor, other: Tensor) -> bool:
+    same = tensor.dtype == other.dtype and tensor.device == other.device
+    return same and tensor.layout == torch.strided and not tensor.is_complex()
+
+
+def _written(
+    gradients: Sequence[Tensor | None], row: Tensor, targets: Sequence[Tensor]
+) -> list[Tensor | None]:
+    """Gradients copied into a row, one behind the other, and each as a view of it."""
+    flat = [
+        row.new_zeros(target.numel()) if gradient is None else gradient.reshape(-1)
+        for target, gradient in zip(targets, gradients, strict=True)
+    ]
+    torch.cat(flat, out=row)
+    parts = row.split([len(part) for part in flat])
+    return [
+        None if gradient is None else part.view(target.shape)
+        for target, gradient, part in zip(targets, gradients, parts, strict=True)
+    ]
 
 
 def _block(rows: list[Tensor | None]) -> Block | None:
