@@ -1,5 +1,6 @@
 """The tables of notebook 14, on made-up records with known answers."""
 
+import moocore
 import numpy as np
 import pandas as pd
 import pytest
@@ -214,7 +215,6 @@ def test_published_rows_give_the_published_number():
 
 
 def test_the_hypervolume_of_trials_by_hand():
-    pytest.importorskip("moocore")
     runs = record((0, 1))
     runs["val"] = runs["val"].astype(object)
     here = (runs["stage"] == "pick") & (runs["contender"] == "equal")
@@ -229,7 +229,6 @@ def test_the_hypervolume_of_trials_by_hand():
 
 
 def test_the_hypervolume_agrees_with_our_own_for_two_and_with_counting_for_many_tasks():
-    moocore = pytest.importorskip("moocore")
     rng = np.random.default_rng(0)
     pairs = rng.random((12, 2))
     assert moocore.hypervolume(pairs, ref=1.0) == pytest.approx(hypervolume(pairs, (1, 1)))
