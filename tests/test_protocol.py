@@ -308,6 +308,50 @@ def test_what_could_have_been_seen_is_seen_in_four_of_five_cases():
     assert np.mean(hits) == pytest.approx(0.8, abs=0.04)
 
 
+def test_what_could_have_been_decided_is_decided_in_four_of_five_tables():
+    """Nine differences of 0 beside one that Holm's correction should find in four of five tables:
+    the level of `detectable_holm` is that of the smallest of ten p."""
+    seeds, tests, rng = 20, 10, np.random.default_rng(2)
+    frame = pd.Series([verdicts.paired(rng.normal(0, 1, seeds))["detectable"]])
+    usual = (stats.t.ppf(0.975, seeds - 1) + stats.t.ppf(0.8, seeds - 1)) / math.sqrt(seeds)
+    of = pd.Series([seeds])
+    harder = verdicts._at_level(frame, of, pd.Series([0.05 / tests])) / frame * usual
+    hits = []
+    for _ in range(1500):
+        p = [verdicts.paired(rng.normal(0, 1, seeds))["p"] for _ in range(tests - 1)]
+        p.append(verdicts.paired(rng.normal(harder[0], 1, seeds))["p"])
+        hits.append(verdicts.holm(p)[-1] < 0.05)
+    assert np.mean(hits) == pytest.approx(0.8, abs=0.04)
+
+
+def test_the_level_after_holm_counts_what_is_not_decided(runs):
+    table = verdicts.verdicts(STUDY, runs)
+    left = len(table) - (table["verdict"] != "not decided").sum()
+    n = len(STUDY.reporting)
+    wanted = stats.t.ppf(1 - 0.025 / left, n - 1) + stats.t.ppf(0.8, n - 1)
+    usual = stats.t.ppf(0.975, n - 1) + stats.t.ppf(0.8, n - 1)
+    np.testing.assert_allclose(
+        table["detectable_holm"], table["detectable"] * wanted / usual, rtol=1e-12
+    )
+
+
+def test_overall_is_the_geometric_mean_over_cells(runs):
+    table = verdicts.overall(STUDY, runs).set_index("contender")
+    by_seed = (
+        verdicts.results(STUDY, runs).groupby([*protocol.CELL, "contender", "seed"])["error"].mean()
+    )
+    wide = by_seed.unstack("contender")
+    name = table.index[0]
+    quotients = (wide[name] / wide["equal"]).groupby("seed").apply(stats.gmean)
+    assert table.loc[name, "difference"] == pytest.approx(stats.gmean(quotients) - 1)
+    interval = stats.ttest_1samp(np.log(quotients), 0.0).confidence_interval(0.95)
+    ends = np.expm1([interval.low, interval.high])
+    assert table.loc[name, ["low", "high"]].tolist() == pytest.approx(ends.tolist())
+    assert (table["cells"] == len(list(STUDY.cells()))).all()
+    apart = verdicts.overall(STUDY, runs, by=("width",))
+    assert len(apart) == len(STUDY.widths) * len(table)
+
+
 def test_agreement(runs):
     table = verdicts.verdicts(STUDY, runs, within=("width", "epochs"))
     made = table.assign(verdict=["better"] * 27 + ["worse"])
