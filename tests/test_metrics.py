@@ -40,6 +40,15 @@ def test_against_counting(n, k, seed):
         assert found[key] == pytest.approx(wanted[key]), key
 
 
+def test_a_label_is_predicted_where_its_probability_is_above_a_half():
+    rng = np.random.default_rng(0)
+    scores, labels = rng.normal(size=(40, 5)), (rng.random((40, 5)) < 0.4).astype(float)
+    probabilities = 1 / (1 + np.exp(-scores))
+    assert multi_label_metrics(scores, labels) == multi_label_metrics(probabilities, labels, 0.5)
+    undecided = multi_label_metrics(np.array([[0.0, 1.0]]), np.array([[1, 1]]))
+    assert undecided["recall"] == 0.5 and undecided["precision"] == 1
+
+
 def test_one_error_sees_the_order_only():
     labels = np.array([[0, 1], [1, 0]])
     scores = np.array([[0.2, 0.3], [5.0, 9.0]])
