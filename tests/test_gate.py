@@ -250,6 +250,16 @@ CASES = {
     "shown-curve-by-a-hair": Case(
         SHOW, code("np.sin(x)", f"np.sin(x) + {PIXEL / 4}"), "text/plain: numbers differ"
     ),
+    "shown-curve-between-the-points": Case(  # x of 1.3, where the text has no point
+        SHOW,
+        code("np.sin(x)", f"np.sin(x) + {3 * PIXEL} * (np.abs(x - 1.3) < 0.3)"),
+        "figure 1: the figure dif",
+    ),
+    "shown-colours-changed-places": Case(
+        SHOW,
+        code('"sine", linewidth=1)', '"sine", linewidth=1, color="C1")'),
+        "text/plain: the words differ",
+    ),
     "shown-names-changed-places": Case(
         SHOW, code('ax.legend(loc="upper right")', SWAPPED), "text/plain: the words differ"
     ),
@@ -652,6 +662,27 @@ def test_nothing_runs_after_the_kernel_stopped(source, error, tmp_path):
     assert notebook.cells[1].execution_count is None
 
 
+@pytest.mark.parametrize("spoiled", ["nothing", "", ".config", ".cache", ".ipython"])
+def test_folders_of_their_own_where_the_home_takes_no_files(spoiled, tmp_path, monkeypatch):
+    """A file is no folder, not even for root; "" spoils the home itself."""
+    names = ("JUPYTER_RUNTIME_DIR", "IPYTHONDIR", "MPLCONFIGDIR")
+    for name in names:
+        monkeypatch.setenv(name, "before")  # so that it is put back afterwards
+        monkeypatch.delenv(name)
+    home = tmp_path / "home"
+    if spoiled:
+        home.mkdir()
+    if spoiled != "nothing":
+        (home / spoiled).write_text("")
+    monkeypatch.setenv("HOME", str(home))
+    execute.ensure_folders.__wrapped__()
+    found = {os.environ.get(name) for name in names}
+    assert len(found) == 1
+    (folder,) = found
+    assert (folder is None) == (spoiled == "nothing")
+    assert folder is None or (os.access(folder, os.W_OK) and not folder.startswith(str(home)))
+
+
 LATE = {
     "thread": "import threading, time\ndef f():\n    time.sleep(0.3)\n    1 / 0\n"
     "threading.Thread(target=f).start()",
@@ -742,6 +773,8 @@ def test_claims_that_cannot_fail(source, idle):
         ('run()\nif needs_cuda("x"):\n    run()', False),
         ("print(1)", False),
         ("if True:\n    run()", False),
+        ('if needs_cuda("x") or True:\n    run()', False),
+        ('if not needs_cuda("x"):\n    run()', False),
     ],
 )
 def test_gpu_cells(source, is_one):
