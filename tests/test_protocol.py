@@ -331,9 +331,10 @@ def test_paired_and_holm_against_scipy():
 
 def test_what_could_have_been_seen_is_seen_in_four_of_five_cases():
     rng, hits = np.random.default_rng(1), []
-    sd = verdicts.paired(rng.normal(0, 1, 20))
-    assert sd["detectable"] > 0
-    known = (stats.t.ppf(0.975, 19) + stats.t.ppf(0.8, 19)) / math.sqrt(20)
+    known = (stats.t.ppf(0.975, 19) + stats.t.ppf(0.8, 19)) / math.sqrt(20)  # for a spread of 1
+    sample = rng.normal(0, 1, 20)
+    found = verdicts.paired(sample)["detectable"]
+    assert found == pytest.approx(known * sample.std(ddof=1))
     for _ in range(2000):
         hits.append(verdicts.paired(rng.normal(known, 1, 20))["p"] < 0.05)
     assert np.mean(hits) == pytest.approx(0.8, abs=0.04)
