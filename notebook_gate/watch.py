@@ -46,17 +46,18 @@ async def install() -> None:
         system(command)
         hear_exit(command, shell.user_ns.get("_exit_code"))
 
-    def watched_output(command: str) -> str:
+    def watched_output(cmd: str | list[str]) -> str:
         """As IPython's getoutput, which forgets the exit code."""
+        in_shell = isinstance(cmd, str)
         found = subprocess.run(
-            command,
-            shell=True,
-            executable=os.environ.get("SHELL"),
+            cmd,
+            shell=in_shell,
+            executable=os.environ.get("SHELL") if in_shell else None,
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
         )
-        hear_exit(command, found.returncode)
+        hear_exit(str(cmd), found.returncode)
         return found.stdout.decode(errors="replace")
 
     def watched_start(thread: threading.Thread) -> None:
@@ -75,7 +76,7 @@ async def install() -> None:
 
     shell.system = watched_system
     interactiveshell.getoutput = watched_output
-    threading.Thread.start = watched_start  # type: ignore[method-assign]
+    threading.Thread.start = watched_start  # type: ignore[assignment, method-assign]
     shell.events.register("pre_run_cell", cells.append)
     threading.excepthook = in_a_thread
     loop.set_exception_handler(in_a_task)

@@ -89,6 +89,12 @@ def test_attributes_that_follow_from_the_ink():
     assert attribute("DejaVuSans", "J", "descender")
 
 
+def test_strokes_that_touch_in_a_slanted_cut_make_no_hole():
+    """A pixel or two between them is no hole: these characters have none in any font."""
+    for character in "CEFGHIJKLMNSTUVWXYZcfhijklmnrstuvwxyz12357":
+        assert not any(attribute(font, character, "hole") for font in FONTS), character
+
+
 def font_file(font):
     return Path(matplotlib.get_data_path()) / "fonts" / "ttf" / f"{font}.ttf"
 

@@ -4,7 +4,7 @@ import doctest
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mtl_utils import metrics
@@ -30,6 +30,7 @@ def by_counting(scores, labels, threshold):
     return {key: np.mean([row[key] for row in rows]) for key in rows[0]}
 
 
+@settings(deadline=None)  # the machine may be busy
 @given(st.integers(1, 6), st.integers(2, 5), st.integers(0, 10_000))
 def test_against_counting(n, k, seed):
     rng = np.random.default_rng(seed)
@@ -73,6 +74,7 @@ def test_hypervolume_by_hand():
 grid = st.lists(st.tuples(st.integers(0, 7), st.integers(0, 7)), min_size=1, max_size=9)
 
 
+@settings(deadline=None)
 @given(grid, st.tuples(st.integers(1, 8), st.integers(1, 8)))
 def test_hypervolume_against_counting_unit_squares(points, reference):
     squares = [(a, b) for a in range(reference[0]) for b in range(reference[1])]
@@ -80,6 +82,7 @@ def test_hypervolume_against_counting_unit_squares(points, reference):
     assert hypervolume(points, reference) == covered
 
 
+@settings(deadline=None)
 @given(grid, st.floats(0.1, 10), st.randoms())
 def test_hypervolume_does_not_depend_on_order_and_scales_with_a_loss(points, factor, random):
     points = np.array(points, dtype=float)
