@@ -313,6 +313,9 @@ def test_neighbours_are_near_and_all_else_equal():
     assert search.edges(knobs, [point, *far], point) == ["rate", "own_rate"]
     ended = [Knob("rate", 1.0, most=8.0, because="a test")]  # a step before its end is no end
     assert search.edges(ended, [{"rate": 2.0}, {"rate": 4.0}], {"rate": 4.0}) == ["rate"]
+    for rates in ((0.125, 2.0), (0.5, 8.0)):  # near on one side only
+        one_sided = [{"rate": r, "own_rate": 1.0} for r in rates]
+        assert search.edges(knobs, [point, *one_sided], point) == ["rate", "own_rate"]
     near = [{"rate": r, "own_rate": 1.0} for r in (0.5, 1.41421)]
     assert search.edges(knobs, [point, *near], point) == ["own_rate"]
 
