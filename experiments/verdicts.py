@@ -304,12 +304,13 @@ def differences(
     Returns:
         a row for each cell, contender and seed: columns of `CELL`, seed, contender, `difference` of
         the test metrics, `percent`, that in per cent of the other's mean over seeds, `cell` (its
-        name in `overview`) and `setting` (optimiser if there are several, width and length;
-        categories in the order of the study).
+        name in `overview`), `setting` (optimiser if there are several, width and length;
+        categories in the order of the study) and `decided` (whether `verdicts` has a verdict).
     """
     errors = results(study, runs)
     if task is not None:
         errors = errors[errors["task"] == task]
+    keys = [*CELL, "seed", "contender"]
     keys = [*CELL, "seed", "contender"]
     wide = errors.groupby(keys, sort=False)["error"].mean().unstack("contender")
     other = wide.pop(against)
@@ -325,6 +326,9 @@ def differences(
         for width in study.widths
         for epochs in study.epochs
     ]
+    judged = verdicts(study, runs, against, task).set_index([*CELL, "contender"])["verdict"]
+    rows = pd.MultiIndex.from_frame(table[[*CELL, "contender"]])
+    table["decided"] = judged.loc[rows].to_numpy() != "not decided"
     return table.assign(cell=_cell_names(table), setting=pd.Categorical(names, order))
 
 

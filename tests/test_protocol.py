@@ -412,6 +412,9 @@ def test_differences_by_seed_have_the_means_of_the_verdicts(runs, task):
     share = 100 * wanted["difference"] / wanted["other"]
     np.testing.assert_allclose(means["percent"], share, atol=1e-9)
     assert len(by_seed) == len(table) * len(STUDY.reporting)
+    decided = by_seed.groupby(keys)["decided"].agg(["all", "any"]).loc[wanted.index]
+    for column in decided:
+        assert (decided[column] == (wanted["verdict"] != "not decided")).all()
 
 
 def test_settings_are_in_the_order_of_the_study(runs):
