@@ -3,8 +3,8 @@
 build/wheel/bare has the wheel alone, with the pinned versions of what it needs: there
 tests/without_extras.py imports every module, trains a step, and looks at what functions say that
 need more. build/wheel/notebooks has the extra `notebooks` as well: there the first cell of every
-lesson runs, beside a copy of `experiments`, which the wheel does not hold. Needs the network, or a
-folder of wheels (PIP_FIND_LINKS), and some minutes.
+lesson runs, beside copies of `experiments` and `benchmarks`, which the wheel does not hold. Needs
+the network, or a folder of wheels (PIP_FIND_LINKS), and some minutes.
 """
 
 from __future__ import annotations
@@ -39,8 +39,9 @@ def environment(name: str, wheel: str) -> Path:
 
 
 def first_cells(folder: Path) -> Path:
-    """A program that runs the first cell of each lesson, in a folder with `experiments`."""
-    shutil.copytree(ROOT / "experiments", folder / "experiments", dirs_exist_ok=True)
+    """A program that runs the first cell of each lesson, in a folder with what it imports."""
+    for name in ("experiments", "benchmarks"):
+        shutil.copytree(ROOT / name, folder / name)
     lines = []
     for path in find():
         if path.parent == FOLDER:
