@@ -8,6 +8,7 @@ from pathlib import Path
 
 import nbformat
 import pytest
+from IPython.core.inputtransformer2 import TransformerManager
 
 from notebook_gate import execute
 from tools import colab
@@ -40,7 +41,7 @@ def test_badge_and_first_cell_and_nothing_else(written, path):
     assert f"]({HERE}{name})" in made.cells[0].source.splitlines()[2]
     added = made.cells.pop(1)
     assert added.source.startswith("#@title ") and added.metadata.jupyter.source_hidden
-    assert f"--branch {colab.TAG} https://github.com/{REPOSITORY} course" in added.source
+    assert f"-b {colab.TAG} https://github.com/{REPOSITORY} course" in added.source
     assert len(original.cells) == len(made.cells)
     pairs = zip(execute.code_cells(original), execute.code_cells(made), strict=True)
     for before, after in pairs:
@@ -83,6 +84,38 @@ def test_elsewhere_the_first_cell_does_nothing_and_the_gate_is_green(written, tm
         "conftest.py",
         "test_copy.ipynb",
     ]
+
+
+class Shell:
+    """Stands for IPython's, and writes down what it is asked to do."""
+
+    def __init__(self) -> None:
+        self.asked: list[str] = []
+
+    def system(self, command: str) -> None:
+        self.asked.append(command)
+
+    def run_line_magic(self, name: str, line: str) -> None:
+        self.asked.append(f"%{name} {line}")
+
+
+@pytest.mark.parametrize("folder", ["notebooks", "notebooks/research"])
+def test_on_colab_it_installs_once(written, folder, tmp_path, monkeypatch):
+    path = next(path for path in tool.find() if path.parent == ROOT / folder)
+    code = TransformerManager().transform_cell(colab.first_cell(path, "ADDRESS").source)
+    monkeypatch.setitem(sys.modules, "google.colab", object())
+    monkeypatch.setattr(sys, "path", [])
+    (tmp_path / "course" / folder).mkdir(parents=True)
+    (tmp_path / "course" / "mtl_utils").mkdir()
+    shell = Shell()
+    for place in (tmp_path, tmp_path / "course" / folder):
+        monkeypatch.chdir(place)
+        exec(code, {"get_ipython": lambda: shell})
+    clone, install, change = shell.asked
+    assert f"-b {colab.TAG} ADDRESS course" in clone
+    assert install == '%pip install --quiet -e "course[notebooks]"'
+    assert change == f"%cd -q course/{folder}"
+    assert len(sys.path) == 1
 
 
 @pytest.mark.parametrize("arguments", [[], ["name"], ["a/b", "c/d"], ["https://github.com/a/b"]])

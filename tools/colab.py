@@ -34,7 +34,7 @@ import os
 import sys
 
 if "google.colab" in sys.modules and not os.path.exists("{up}/mtl_utils"):
-    !test -d course || git clone --quiet --depth 1 --branch {tag} {address} course
+    !test -d course || git -c advice.detachedHead=0 clone -q --depth 1 -b {tag} {address} course
     %pip install --quiet -e "course[notebooks]"
     %cd -q course/{folder}
     sys.path.insert(0, os.path.abspath("{up}"))"""
