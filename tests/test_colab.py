@@ -16,7 +16,7 @@ from tools import notebooks as tool
 
 ROOT = Path(__file__).resolve().parents[1]
 REPOSITORY = "some-one/some.name"
-HERE = f"https://colab.research.google.com/github/{REPOSITORY}/blob/colab/"
+HERE = f"https://colab.research.google.com/github/{REPOSITORY}/blob/colab/notebooks/"
 GITHUB = f"https://github.com/{REPOSITORY}/blob/{colab.TAG}/"
 
 
@@ -25,12 +25,12 @@ def written(tmp_path_factory) -> dict[str, Path]:
     """The copies by their names."""
     target = tmp_path_factory.mktemp("build") / "colab"
     paths = colab.write(REPOSITORY, target)
-    return {path.relative_to(target).as_posix(): path for path in paths}
+    return {path.relative_to(target / "notebooks").as_posix(): path for path in paths}
 
 
 def test_there_is_a_copy_of_each_and_a_page_that_lists_them(written):
     assert [*written] == [f"{tool.label(path)}.ipynb" for path in tool.find()]
-    page = (written["00_start_here.ipynb"].parent / "README.md").read_text(encoding="utf-8")
+    page = (written["00_start_here.ipynb"].parents[1] / "README.md").read_text(encoding="utf-8")
     assert re.findall(rf"{HERE}([\w/]+\.ipynb)", page) == [*written]
 
 
@@ -63,7 +63,7 @@ def test_every_link_leads_to_a_copy_or_to_a_file_of_the_repository(written):
 
 def test_the_same_bytes_every_time(written, tmp_path):
     for path in colab.write(REPOSITORY, tmp_path / "colab"):
-        name = path.relative_to(tmp_path / "colab").as_posix()
+        name = path.relative_to(tmp_path / "colab" / "notebooks").as_posix()
         assert path.read_bytes() == written[name].read_bytes()
 
 

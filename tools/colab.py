@@ -21,7 +21,7 @@ from nbformat import NotebookNode
 
 import mtl_utils
 from notebook_gate import execute
-from tools.notebooks import find, label, read
+from tools.notebooks import find, read
 
 ROOT = Path(__file__).resolve().parents[1]
 COLAB = ROOT / "build" / "colab"
@@ -52,7 +52,7 @@ Written by `make colab` from {address}; change nothing here.
 
 def on_colab(path: Path, repository: str) -> str:
     """Where Colab opens the copy of a notebook."""
-    name = f"{label(path)}.ipynb"
+    name = path.relative_to(ROOT).as_posix()  # where the button of the site looks for it, too
     return f"https://colab.research.google.com/github/{repository}/blob/{BRANCH}/{name}"
 
 
@@ -117,7 +117,7 @@ def write(repository: str, target: Path = COLAB, address: str = "") -> list[Path
     shutil.rmtree(target, ignore_errors=True)
     written, rows = [], []
     for path in find():
-        written.append(target / f"{label(path)}.ipynb")
+        written.append(target / path.relative_to(ROOT))
         written[-1].parent.mkdir(parents=True, exist_ok=True)
         nbformat.write(colab_copy(path, repository, address), written[-1])
         title = read(path).cells[0].source.split("\n")[0].removeprefix("# ")
