@@ -1,6 +1,7 @@
 """Copies for Colab: the badge, the first cell, the links; the gate runs them, too."""
 
 import re
+import runpy
 import shutil
 import subprocess
 import sys
@@ -84,6 +85,18 @@ def test_elsewhere_the_first_cell_does_nothing_and_the_gate_is_green(written, tm
         "conftest.py",
         "test_copy.ipynb",
     ]
+
+
+def test_the_button_of_the_site_leads_to_the_copies(monkeypatch):
+    """It is there where a workflow builds the site, and then the theme puts its address together."""
+    settings = str(ROOT / "docs" / "site" / "conf.py")
+    monkeypatch.delenv("GITHUB_REPOSITORY", raising=False)
+    assert "launch_buttons" not in runpy.run_path(settings)["html_theme_options"]
+    monkeypatch.setenv("GITHUB_REPOSITORY", REPOSITORY)
+    options = runpy.run_path(settings)["html_theme_options"]
+    assert options["repository_url"] == f"https://github.com/{REPOSITORY}"
+    colab_url, branch = options["launch_buttons"]["colab_url"], options["repository_branch"]
+    assert HERE == f"{colab_url}/github/{REPOSITORY}/blob/{branch}/notebooks/"
 
 
 class Shell:
