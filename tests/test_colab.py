@@ -88,7 +88,7 @@ def test_elsewhere_the_first_cell_does_nothing_and_the_gate_is_green(written, tm
 
 
 def test_the_button_of_the_site_leads_to_the_copies(monkeypatch):
-    """It is there where a workflow builds the site, and then the theme puts its address together."""
+    """It is there where a workflow builds the site, and then the theme makes its address."""
     settings = str(ROOT / "docs" / "site" / "conf.py")
     monkeypatch.delenv("GITHUB_REPOSITORY", raising=False)
     assert "launch_buttons" not in runpy.run_path(settings)["html_theme_options"]
