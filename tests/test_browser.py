@@ -249,7 +249,7 @@ def test_start_here_and_an_exercise(page, screenshots):
 @pytest.mark.skipif(
     not os.environ.get("MTL_SLOW"), reason="takes as long as all notebooks; MTL_SLOW=1 runs it"
 )
-@pytest.mark.parametrize("path", [p for p in tool.find() if p.stem not in MOVED], ids=tool.label)
+@pytest.mark.parametrize("path", [p for p in tool.find() if tool.label(p) not in MOVED], ids=tool.label)
 def test_run_all_of_the_others(page, path, screenshots):
     open_notebook(page, f"notebooks/{tool.label(path)}.ipynb")
     stored = path.read_text(encoding="utf-8")
