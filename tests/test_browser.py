@@ -27,6 +27,7 @@ RUN_TIME = 600  # seconds for all cells of one
 REDRAW = 5.0  # seconds from a key to the new figure: 0.2 on an idle machine, this one may be busy
 
 MOVED = ("04_two_regressions", "12_gradient_conflicts")  # whose knobs are moved
+OTHERS = [path for path in tool.find() if tool.label(path) not in MOVED]
 
 pytestmark = in_browser
 
@@ -249,7 +250,7 @@ def test_start_here_and_an_exercise(page, screenshots):
 @pytest.mark.skipif(
     not os.environ.get("MTL_SLOW"), reason="takes as long as all notebooks; MTL_SLOW=1 runs it"
 )
-@pytest.mark.parametrize("path", [p for p in tool.find() if tool.label(p) not in MOVED], ids=tool.label)
+@pytest.mark.parametrize("path", OTHERS, ids=tool.label)
 def test_run_all_of_the_others(page, path, screenshots):
     open_notebook(page, f"notebooks/{tool.label(path)}.ipynb")
     stored = path.read_text(encoding="utf-8")
