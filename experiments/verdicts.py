@@ -213,10 +213,12 @@ def verdicts(
     Returns:
         A row for each cell and contender: `error`, `other` (mean test metrics of the two);
         `difference` of the two with the ends `low` and `high` of its 95 % interval (Student's t
-        over the seeds), `p` and `p_holm`; `detectable`, the smallest difference that these seeds
-        find with a probability of 80 %; `verdict` ("better", "worse", or "not decided", by
-        `p_holm`); `seeds`; `failed`, trainings that ended in numbers that are not finite; `trials`
-        and `picked`; `plateau`, whether the training had come to rest.
+        over the seeds), `p` and `p_holm`; `detectable`, the smallest difference that a single
+        t-test with these seeds finds with a probability of 80 %; `detectable_holm`, the smallest
+        that it finds so often after Holm's correction, if all else in the table stays decided as
+        it is; `verdict` ("better", "worse", or "not decided", by `p_holm`); `seeds`; `failed`,
+        trainings that ended in numbers that are not finite; `trials` and `picked`; `plateau`,
+        whether the training had come to rest.
     """
     check(study, runs)
     errors = results(study, runs)
@@ -235,10 +237,16 @@ def verdicts(
         row |= paired(values.to_numpy() - other.to_numpy())
         rows.append(row | _how(runs, cell, name, study.plateau))
     frame = pd.DataFrame(rows)
-    groups = frame.groupby(list(within))["p"] if within else frame.groupby(lambda _: 0)["p"]
-    frame.insert(frame.columns.get_loc("p") + 1, "p_holm", groups.transform(holm))
+    families = frame.groupby(list(within) if within else lambda _: 0)
+    frame.insert(frame.columns.get_loc("p") + 1, "p_holm", families["p"].transform(holm))
+    decided = frame["p_holm"] < LEVEL
+    open_ones = (~decided).groupby(families.ngroup()).transform("sum")
+    level = LEVEL / open_ones.clip(lower=1)
+    after = frame.columns.get_loc("detectable") + 1
+    harder = _at_level(frame["detectable"], frame["seeds"], level)
+    frame.insert(after, "detectable_holm", harder)
     sign = np.where(frame["difference"] < 0, "better", "worse")
-    frame["verdict"] = np.where(frame["p_holm"] < LEVEL, sign, "not decided")
+    frame["verdict"] = np.where(decided, sign, "not decided")
     return frame
 
 
@@ -259,6 +267,13 @@ def paired(differences: np.ndarray) -> dict[str, float]:
     detectable = half + float(stats.t.ppf(POWER, n - 1)) * error
     ends = {"low": mean - half, "high": mean + half}
     return {"difference": mean, **ends, "p": p, "detectable": detectable}
+
+
+def _at_level(detectable: pd.Series, seeds: pd.Series, level: pd.Series) -> pd.Series:
+    """The detectable differences of tests at another level than LEVEL."""
+    power = stats.t.ppf(POWER, seeds - 1)
+    usual, asked = (stats.t.ppf(1 - a / 2, seeds - 1) + power for a in (LEVEL, level))
+    return detectable * asked / usual
 
 
 def holm(p: Sequence[float]) -> np.ndarray:
@@ -289,12 +304,13 @@ def differences(
     Returns:
         a row for each cell, contender and seed: columns of `CELL`, seed, contender, `difference` of
         the test metrics, `percent`, that in per cent of the other's mean over seeds, `cell` (its
-        name in `overview`) and `setting` (optimiser if there are several, width and length;
-        categories in the order of the study).
+        name in `overview`), `setting` (optimiser if there are several, width and length;
+        categories in the order of the study) and `decided` (whether `verdicts` has a verdict).
     """
     errors = results(study, runs)
     if task is not None:
         errors = errors[errors["task"] == task]
+    keys = [*CELL, "seed", "contender"]
     keys = [*CELL, "seed", "contender"]
     wide = errors.groupby(keys, sort=False)["error"].mean().unstack("contender")
     other = wide.pop(against)
@@ -310,12 +326,49 @@ def differences(
         for width in study.widths
         for epochs in study.epochs
     ]
+    judged = verdicts(study, runs, against, task).set_index([*CELL, "contender"])["verdict"]
+    rows = pd.MultiIndex.from_frame(table[[*CELL, "contender"]])
+    table["decided"] = judged.loc[rows].to_numpy() != "not decided"
     return table.assign(cell=_cell_names(table), setting=pd.Categorical(names, order))
 
 
 def _setting(optimiser: str, width: int, epochs: int) -> str:
     name = {"sgd": "SGD", "adamw": "AdamW"}.get(optimiser, optimiser.capitalize())
     return ", ".join(filter(None, [name, f"{width} units", f"{epochs} epochs"]))
+
+
+def overall(
+    study: Study, runs: pd.DataFrame, against: str = "equal", by: Sequence[str] = ()
+) -> pd.DataFrame:
+    """Each contender against another one over all cells together: how large is it on average?
+
+    A cell may decide nothing because it can see little. Their mean sees more: for each seed the
+    quotient of the two errors, its geometric mean over cells, and of that the mean over seeds with
+    its 95 % interval. What depends on the cell is averaged away, so read it beside the cells.
+
+    Args:
+        study: what was compared.
+        runs: its record; a record that did not go through the protocol is refused.
+        against: name of the other one.
+        by: columns of `CELL`; a mean for each of their values.
+
+    Returns:
+        A row for each of these values and contender: `difference`, the mean quotient minus 1, with
+        the ends `low` and `high` of its interval, and how many `cells` it is a mean of.
+    """
+    check(study, runs)
+    keys = [*CELL, "contender", "seed"]
+    means = results(study, runs).groupby(keys, sort=False)["error"].mean().reset_index()
+    mine, theirs = means[means["contender"] != against], means[means["contender"] == against]
+    long = mine.merge(theirs, on=[*CELL, "seed"], suffixes=("", " of the other"))
+    long["log"] = np.log(long["error"] / long["error of the other"])
+    rows = []
+    for key, part in long.groupby([*by, "contender"], sort=False):
+        found = paired(part.groupby("seed")["log"].mean().to_numpy())
+        ends = {name: math.expm1(found[name]) for name in ("difference", "low", "high")}
+        cells = len(part) // part["seed"].nunique()
+        rows.append(dict(zip((*by, "contender"), key, strict=True)) | ends | {"cells": cells})
+    return pd.DataFrame(rows)
 
 
 def overview(table: pd.DataFrame) -> pd.DataFrame:

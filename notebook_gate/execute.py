@@ -118,7 +118,9 @@ def cuda_available() -> bool:
 def ensure_folders() -> None:
     """Folders for what Jupyter, IPython and matplotlib keep, where the home cannot be written."""
     home = os.path.expanduser("~")  # "~" itself if there is none
-    if os.path.isdir(home) and os.access(home, os.W_OK):
+    own = [os.path.join(home, name) for name in ("", ".cache", ".config", ".ipython", ".local")]
+    used = [path for path in own if os.path.lexists(path)]
+    if used and all(os.path.isdir(path) and os.access(path, os.W_OK) for path in used):
         return
     folder = tempfile.mkdtemp(prefix="jupyter-")
     atexit.register(shutil.rmtree, folder, ignore_errors=True)

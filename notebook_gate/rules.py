@@ -12,6 +12,7 @@ from typing import Any
 
 import nbformat
 from nbformat import NotebookNode
+from nbformat.validator import iter_validate
 from nbval import plugin as nbval_plugin
 
 from notebook_gate import execute
@@ -76,6 +77,10 @@ def file_faults(path: Path) -> list[str]:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of doubled ids, which are named below
             kernel = nbformat.read(path, as_version=4).metadata.get("kernelspec", {})
+        # nbformat.read takes much that Jupyter and pytest stumble over later.
+        for error in iter_validate(notebook):
+            place = "/".join(map(str, error.absolute_path))
+            return [f"{CANNOT} be read: {place}: {error.message[:500]}"]
     except Exception as error:  # JSON, Unicode, or of nbformat, which raises many kinds
         return [f"{CANNOT} be read: {type(error).__name__}: {str(error)[:500]}"]
     # nbformat.read gives doubled ids new names, so that nobody sees them afterwards.

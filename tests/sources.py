@@ -45,8 +45,17 @@ def fixed_names(sources: Iterable[str]) -> set[str]:
     return fixed
 
 
+def is_claim(node: ast.AST) -> bool:
+    """Whether a node calls `claim(...)` or `claims.claim(...)`."""
+    called = getattr(node, "func", None)
+    return "claim" in (getattr(called, "id", ""), getattr(called, "attr", ""))
+
+
 def idle_claims(source: str, fixed: Set[str] = frozenset()) -> list[str]:
-    """The claims of a cell that cannot fail: on constants only, or of a thing against itself.
+    """The claims of a cell that cannot fail.
+
+    On constants only, of a thing against itself, with a tolerance as large as what is compared, or
+    where an error goes no further; and `claim` under another name, as it is not looked at then.
 
     Args:
         source: the code of the cell.
@@ -54,13 +63,48 @@ def idle_claims(source: str, fixed: Set[str] = frozenset()) -> list[str]:
     """
     found = []
     for node in ast.walk(parsed(source)):
-        if not (isinstance(node, ast.Call) and getattr(node.func, "id", "") == "claim"):
-            continue
-        sides = node.args[1:3] + [k.value for k in node.keywords if k.arg in ("got", "want")]
-        same = len(sides) == 2 and ast.dump(sides[0]) == ast.dump(sides[1])
-        if same or all(names_in(side) <= BUILTINS | fixed for side in sides):
+        if is_claim(node) and (_is_settled(node, fixed) or _is_wide(node)):
+            found.append(ast.unparse(node))
+        elif _catches(node):
+            inside = [part for child in node.body for part in ast.walk(child)]
+            found += [ast.unparse(part) for part in inside if is_claim(part)]
+        elif isinstance(node, ast.alias) and node.name == "claim" and node.asname:
             found.append(ast.unparse(node))
     return found
+
+
+def _is_settled(claim: ast.Call, fixed: Set[str]) -> bool:
+    """Whether both sides are known before anything runs."""
+    sides = claim.args[1:3] + [k.value for k in claim.keywords if k.arg in ("got", "want")]
+    same = len(sides) == 2 and ast.dump(sides[0]) == ast.dump(sides[1])
+    known = all(names_in(side) <= BUILTINS | fixed for side in sides)
+    return same or known or any(_is_true(part) for side in sides[:1] for part in ast.walk(side))
+
+
+def _is_true(node: ast.AST) -> bool:
+    """Whether it is `x == x`, `x <= x`, or `... or True`."""
+    if isinstance(node, ast.Compare) and isinstance(node.ops[0], ast.Eq | ast.LtE | ast.GtE):
+        return ast.dump(node.left) == ast.dump(node.comparators[0])
+    parts = node.values if isinstance(node, ast.BoolOp) and isinstance(node.op, ast.Or) else []
+    return any(isinstance(part, ast.Constant) and part.value for part in parts)
+
+
+def _is_wide(claim: ast.Call) -> bool:
+    """Whether a tolerance lets zero pass, or anything."""
+    given = dict(zip(("rtol", "atol"), claim.args[3:], strict=False))
+    given |= {k.arg: k.value for k in claim.keywords if k.arg in ("rtol", "atol")}
+    rtol = given.get("rtol")
+    wide = isinstance(rtol, ast.Constant) and rtol.value >= 1
+    return wide or any(re.search(r"\binf\b", ast.unparse(v)) for v in given.values())
+
+
+def _catches(node: ast.AST) -> bool:
+    """Whether it keeps the error of a claim to itself."""
+    if isinstance(node, ast.With):
+        return any("suppress" in ast.unparse(item.context_expr) for item in node.items)
+    caught = [h.type for h in node.handlers] if isinstance(node, ast.Try) else []
+    wide = ("AssertionError", "Exception", "BaseException")
+    return any(kind is None or any(w in ast.unparse(kind) for w in wide) for kind in caught)
 
 
 def is_gpu_cell(source: str) -> bool:

@@ -293,6 +293,13 @@ def test_weights_stand_beside_the_losses(shown):
 # ---- comparisons -----------------------------------------------------------------------------
 
 
+def test_whole_numbers_have_whole_ticks(shown):
+    table = pd.DataFrame({"epoch": range(1, 21), "loss": 1.0, "seed": 0})
+    plots.band_plot(table, "epoch", "loss", **SAID)
+    ticks = shown[0][0].axes[0].get_xticks()
+    assert len(ticks) > 4 and (ticks == ticks.round()).all()
+
+
 def test_dots_plot_shows_every_seed_the_mean_and_the_interval(shown):
     table = history(2, seeds=6).query("epoch == 8")
     plots.dots_plot(table, "loss", "rule", better="less", **SAID)
@@ -320,6 +327,20 @@ def test_forest_plot_sorts_and_tells_what_leaves_zero_out(shown):
         marks = [line for line in ax.lines if line.get_marker() == "o" and len(line.get_xdata())]
         hollow = [mark.get_markerfacecolor() == "white" for mark in marks]
         assert hollow == [False, True, False]
+
+
+def test_forest_plot_fills_what_is_decided(shown):
+    table = differences()
+    table["decided"] = table["method"] == "famo"  # whose interval holds 0
+    plots.forest_plot(table, better="less", decided="decided", **SAID)
+    fig = shown[0][0]
+    for ax in fig.axes:
+        marks = [line for line in ax.lines if line.get_marker() == "o" and len(line.get_xdata())]
+        assert [mark.get_markerfacecolor() == "white" for mark in marks] == [True, False, True]
+    texts = [text.get_text() for text in fig.legends[0].get_texts()]
+    assert texts == ["decided after Holm's correction", "not decided"]
+    with pytest.raises(ValueError, match="decided: there is no column 'told'"):
+        plots.forest_plot(table, better="less", decided="told", **SAID)
 
 
 def test_forest_plot_keeps_the_order_of_categories(shown):
@@ -419,6 +440,8 @@ def test_trade_off_fills_what_no_other_point_dominates(shown):
     assert region.contains_point(ax.transData.transform((2.5, 2.5)))
     assert not region.contains_point(ax.transData.transform((1.5, 1.5)))
     assert {t.get_text() for t in ax.texts} == {"0.1", "0.5", "0.9", "0"}
+    handles = shown[0][0].legends[0].legend_handles
+    assert [handle.get_markerfacecolor() == "white" for handle in handles] == [False, True]
 
 
 def test_trade_off_where_more_is_better(shown):

@@ -74,9 +74,10 @@ def test_own_data():
     )
     for member, seed in enumerate([7, 8]):
         _, weighting, _ = alone(sets[member], seed, adam, 3, 10, "uncertainty")
-        torch.testing.assert_close(
-            together.history["weighting.log_vars"][-1, member], weighting.log_vars.detach()
-        )
+        recorded = together.history["weighting.log_vars"][:, member]
+        torch.testing.assert_close(recorded[-1], weighting.log_vars.detach())
+        _, earlier, _ = alone(sets[member], seed, adam, 1, 10, "uncertainty")
+        torch.testing.assert_close(recorded[0], earlier.log_vars.detach())  # as it was then
 
 
 def test_each_member_has_an_order_of_its_own_and_the_generator_fixes_it():

@@ -30,7 +30,7 @@ from notebook_gate import execute
 from notebook_gate.figures import figure_difference
 from notebook_gate.numbers import data_difference, numbers_agree, short_decimals, text_difference
 from notebook_gate.plugin import NotebookCell, outputs_difference
-from notebook_gate.rules import exemptions, output_faults
+from notebook_gate.rules import CANNOT, exemptions, file_faults, output_faults
 from tests.sources import ends_in_semicolon, fixed_names, idle_claims, is_gpu_cell
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -250,6 +250,16 @@ CASES = {
     "shown-curve-by-a-hair": Case(
         SHOW, code("np.sin(x)", f"np.sin(x) + {PIXEL / 4}"), "text/plain: numbers differ"
     ),
+    "shown-curve-between-the-points": Case(  # x of 1.3, where the text has no point
+        SHOW,
+        code("np.sin(x)", f"np.sin(x) + {3 * PIXEL} * (np.abs(x - 1.3) < 0.3)"),
+        "figure 1: the figure dif",
+    ),
+    "shown-colours-changed-places": Case(
+        SHOW,
+        code('"sine", linewidth=1)', '"sine", linewidth=1, color="C1")'),
+        "text/plain: the words differ",
+    ),
     "shown-names-changed-places": Case(
         SHOW, code('ax.legend(loc="upper right")', SWAPPED), "text/plain: the words differ"
     ),
@@ -263,6 +273,10 @@ CASES = {
     "thread-fails": Case(THREAD, code("1 / 1", "1 / 0"), "in a thread: ZeroDivisionError"),
     "shell": Case("!true"),
     "shell-fails": Case("!true", code("true", "false"), "command 'false' failed with exit code 1"),
+    "shell-kept": Case("lines = !echo 0.125\nlines", code("0.125", "0.126")),
+    "shell-kept-fails": Case(
+        "lines = !echo 3", code("echo 3", "echo 3; exit 2"), "3; exit 2' failed with exit code 2"
+    ),
     "raises": Case(NUMBERS, code("print(", "1 / 0; print("), "ZeroDivisionError: division"),
     "raises-on-purpose": Case(RAISES, tags=["raises-exception"]),
     "raises-another": Case(
@@ -394,6 +408,29 @@ def test_faults_of_a_file_fail_it_and_stop_no_other(outcomes):
     assert "2 cells have the id 'a'" in outcomes["doubled"].failure
     assert "the cell was never executed" in outcomes["doubled-2"].failure
     assert "the notebook cannot be read: JSONDecodeError" in outcomes["garbage"].failure
+
+
+BROKEN = {
+    "kernelspec": lambda n: n["metadata"].update(kernelspec=None),
+    "'id' is a required": lambda n: n["cells"][0].pop("id"),
+    "'source' is a required": lambda n: n["cells"][0].pop("source"),
+    "cells/0/metadata/tags": lambda n: n["cells"][0]["metadata"].update(tags="gpu"),
+    "TypeError": lambda n: n.update(cells=None),
+    "is in julia": lambda n: n["metadata"]["kernelspec"].update(language="julia"),
+}
+
+
+@pytest.mark.parametrize("says", BROKEN)
+def test_a_file_that_is_no_notebook_is_a_fault_and_not_an_error(says, tmp_path):
+    """An error while pytest collects would keep all other notebooks from being looked at."""
+    notebook = notebook_of(v4.new_code_cell("1"))
+    path = tmp_path / "x.ipynb"
+    path.write_text(json.dumps(notebook))
+    assert file_faults(path) == []
+    BROKEN[says](notebook)
+    path.write_text(json.dumps(notebook))
+    (fault,) = file_faults(path)
+    assert fault.startswith(CANNOT) and says in fault
 
 
 def test_skips_are_visible_and_no_more_than_expected(outcomes):
@@ -625,11 +662,37 @@ def test_nothing_runs_after_the_kernel_stopped(source, error, tmp_path):
     assert notebook.cells[1].execution_count is None
 
 
+@pytest.mark.parametrize("spoiled", ["nothing", "", ".config", ".cache", ".ipython"])
+def test_folders_of_their_own_where_the_home_takes_no_files(spoiled, tmp_path, monkeypatch):
+    """A file is no folder, not even for root; "" spoils the home itself."""
+    names = ("JUPYTER_RUNTIME_DIR", "IPYTHONDIR", "MPLCONFIGDIR")
+    for name in names:
+        monkeypatch.setenv(name, "before")  # so that it is put back afterwards
+        monkeypatch.delenv(name)
+    home = tmp_path / "home"
+    if spoiled:
+        home.mkdir()
+    if spoiled != "nothing":
+        (home / spoiled).write_text("")
+    monkeypatch.setenv("HOME", str(home))
+    execute.ensure_folders.__wrapped__()
+    found = {os.environ.get(name) for name in names}
+    assert len(found) == 1
+    (folder,) = found
+    assert (folder is None) == (spoiled == "nothing")
+    assert folder is None or (os.access(folder, os.W_OK) and not folder.startswith(str(home)))
+
+
 LATE = {
     "thread": "import threading, time\ndef f():\n    time.sleep(0.3)\n    1 / 0\n"
     "threading.Thread(target=f).start()",
     "daemon": "import threading, time\ndef f():\n    time.sleep(0.3)\n    1 / 0\n"
     "threading.Thread(target=f, daemon=True).start()",
+    "timer thread": "import threading\nthreading.Timer(0.3, lambda: 1 / 0).start()",
+    "partial thread": "import threading, time, functools\ndef f(t):\n    time.sleep(t)\n"
+    "    1 / 0\nthreading.Thread(target=functools.partial(f, 0.3)).start()",
+    "later in a task": "import asyncio\n"
+    "_ = asyncio.get_running_loop().call_later(0.3, lambda: 1 / 0)",
     "task": "import asyncio\nasync def f():\n    await asyncio.sleep(0.3)\n    1 / 0\n"
     "task = asyncio.create_task(f())",
     "lost task": "import asyncio\nasync def f():\n    1 / 0\n_ = asyncio.create_task(f()) and None",
@@ -647,7 +710,7 @@ def test_errors_that_come_after_the_last_cell(name, tmp_path):
     if name in ("seen task", "cancelled task"):
         assert failures == {}
     else:
-        kind = "thread" if name in ("thread", "daemon") else "task"
+        kind = "thread" if "thread" in name or name == "daemon" else "task"
         assert failures[2].error == f"in a {kind}: ZeroDivisionError: division by zero"
 
 
@@ -675,7 +738,20 @@ def test_short_decimals(text, code, short):
         ('for k in range(3):\n    claim(f"x {k}", True)', True),
         ('claim("x", (lambda v: v)(3), 3)', True),
         ('claim("x", n > 50)', True),  # n = 100 elsewhere
+        ('claims.claim("x", True)', True),
+        ("from mtl_utils.claims import claim as check", True),
+        ('claim("x", loss == loss)', True),
+        ('claim("x", (loss <= loss).all())', True),
+        ('claim("x", loss < 0.5 or True)', True),
+        ('claim("x", loss, 0.5, rtol=1)', True),
+        ('claim("x", loss, 0.5, 0, float("inf"))', True),
+        ('try:\n    claim("x", loss < 0.5)\nexcept AssertionError:\n    pass', True),
+        ('try:\n    claim("x", loss < 0.5)\nexcept:\n    pass', True),
+        ('with suppress(Exception):\n    claim("x", loss < 0.5)', True),
         ('claim("x", loss < 0.5)', False),
+        ('try:\n    claim("x", loss < 0.5)\nexcept ValueError:\n    pass', False),
+        ('with checks("a"):\n    claim("x", loss != other or loss > 1)', False),
+        ("from mtl_utils.claims import claim", False),
         ('claim("x", loss, 0.5, rtol=0.1)', False),
         ('claim("x", f(3), 3)', False),
         ('claim("x", table["loss"].min() > 0)', False),
@@ -697,6 +773,8 @@ def test_claims_that_cannot_fail(source, idle):
         ('run()\nif needs_cuda("x"):\n    run()', False),
         ("print(1)", False),
         ("if True:\n    run()", False),
+        ('if needs_cuda("x") or True:\n    run()', False),
+        ('if not needs_cuda("x"):\n    run()', False),
     ],
 )
 def test_gpu_cells(source, is_one):

@@ -1,10 +1,20 @@
 """The attributes of rendered glyphs."""
 
+import string
+from pathlib import Path
+
+import matplotlib
 import numpy as np
 import pytest
 import torch
+from matplotlib.font_manager import FontProperties
+from matplotlib.textpath import TextPath
+from PIL import ImageFont
+from scipy import stats
+from scipy.ndimage import label
 
 from mtl_utils.datasets.glyphs import (
+    CHARACTER_TASKS,
     CHARACTERS,
     FONTS,
     TASKS,
@@ -79,14 +89,82 @@ def test_attributes_that_follow_from_the_ink():
     assert attribute("DejaVuSans", "J", "descender")
 
 
-def test_attributes_of_the_font():
-    for font, styles in {
-        "DejaVuSans": "",
-        "STIXGeneralBolIta": "serif bold slanted",
-        "cmtt10": "serif monospaced",
-    }.items():
-        for style in ("bold", "slanted", "serif", "monospaced"):
-            assert attribute(font, "a", style) == (style in styles)
+def test_strokes_that_touch_in_a_slanted_cut_make_no_hole():
+    """A pixel or two between them is no hole: these characters have none in any font."""
+    for character in "CEFGHIJKLMNSTUVWXYZcfhijklmnrstuvwxyz12357":
+        assert not any(attribute(font, character, "hole") for font in FONTS), character
+
+
+def font_file(font):
+    return Path(matplotlib.get_data_path()) / "fonts" / "ttf" / f"{font}.ttf"
+
+
+@pytest.mark.parametrize("font", FONTS)
+def test_attributes_of_the_font(font):
+    """As the file names itself; those of Knuth say it in letters: b bold, ti italic, ss sans."""
+    found = ImageFont.truetype(font_file(font), 48)
+    family, style = found.getname()
+    knuth = family.removeprefix("cm")[:2] if family.startswith("cm") else "  "
+    wanted = {
+        "bold": "Bold" in style or knuth[0] == "b",
+        "slanted": "Italic" in style or "Oblique" in style or knuth == "ti",
+        "serif": not ("Sans" in family or knuth == "ss"),
+        "monospaced": len({found.getlength(character) for character in "iMw1"}) == 1,
+    }
+    for character in CHARACTERS:
+        assert {name: attribute(font, character, name) for name in wanted} == wanted
+
+
+def drawn(character, size=200):
+    """The ink of a sans-serif character, without a margin."""
+    mask = ImageFont.truetype(font_file("DejaVuSans"), size).getmask(character, mode="L")
+    ink = np.asarray(mask).reshape(mask.size[::-1]) > 127
+    rows, columns = np.flatnonzero(ink.any(1)), np.flatnonzero(ink.any(0))
+    return ink[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
+
+
+def test_attributes_of_the_character_are_those_of_its_outline():
+    """A font without serifs shows a character's own strokes."""
+    font = ImageFont.truetype(font_file("DejaVuSans"), 480)
+    own = FontProperties(fname=str(font_file("DejaVuSans")))
+    curves = {TextPath.CURVE3, TextPath.CURVE4}
+    wanted = {
+        "straight": {c for c in CHARACTERS if not curves & {*TextPath((0, 0), c, prop=own).codes}},
+        "dotted": {c for c in CHARACTERS if label(drawn(c))[1] == 2},
+        "ascender": {
+            c
+            for c in set(string.ascii_lowercase) - set("ij")  # their dots are not strokes
+            if font.getbbox("x", anchor="ls")[1] / font.getbbox(c, anchor="ls")[1] < 0.8
+        },
+        "vowel": {c for c in CHARACTERS if c.lower() in {"a", "e", "i", "o", "u"}},
+        "upper case": {c for c in CHARACTERS if c.isupper()},
+        "digit": {c for c in CHARACTERS if c.isdigit()},
+    }
+    for name, characters in wanted.items():
+        assert set(CHARACTER_TASKS[name]) == characters, name
+
+
+def test_mirrored_characters_are_the_listed_ones():
+    """Capitals as every book lists them; lower case and digits, left to right, by their picture."""
+    mirror = {name: set(CHARACTER_TASKS[f"mirror {name}"]) for name in ("left-right", "up-down")}
+    assert mirror["up-down"] == set("BCDEHIKOX") | set("clox") | set("038")
+    capitals = set(string.ascii_uppercase)
+    assert mirror["left-right"] & capitals == set("AHIMOTUVWXY")
+    alike = set()
+    for c in set(CHARACTERS) - capitals:
+        ink, turned = drawn(c), drawn(c)[:, ::-1]
+        if (ink & turned).sum() > 0.85 * (ink | turned).sum():
+            alike.add(c)
+    assert mirror["left-right"] - capitals == alike
+
+
+def test_views_come_as_often_as_they_say(data):
+    """More than ten degrees in a normal law of eight; the others by their own shares."""
+    rotated = 2 * stats.norm.sf(10 / 8)
+    shares = {"rotated": rotated, "small": 0.25, "inverted": 0.1, "noisy": 0.15, "left": 0.3}
+    for name, share in shares.items():
+        found = torch.cat([getattr(data, split)[column(name)] for split in ("train", "val")])
+        assert abs(found.mean().item() - share) < 4 * np.sqrt(share * (1 - share) / len(found))
 
 
 def test_bold_has_more_ink():

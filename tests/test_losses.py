@@ -118,6 +118,12 @@ def test_beta_0_is_the_likelihood_and_beta_1_gives_the_mean_the_gradient_of_mse(
     torch.testing.assert_close(found, expected)
 
 
+def test_the_default_beta_is_that_of_its_authors():
+    """Seitzer et al. 2022 advise 0.5: between the likelihood and the squared error."""
+    mean, s, target = (random(8, 3, seed=k) for k in range(3))
+    torch.testing.assert_close(beta_nll(mean, s, target), beta_nll(mean, s, target, beta=0.5))
+
+
 def test_the_likelihood_neglects_what_it_takes_for_noise_and_beta_nll_less():
     mean, target, s = torch.zeros(2).double(), torch.ones(2).double(), vector([0.0, math.log(100)])
     share = {}

@@ -5,7 +5,7 @@ import doctest
 import numpy as np
 import pytest
 import sklearn.metrics  # noqa: F401  (else in the first example, which then takes too long)
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mtl_utils import metrics
@@ -31,6 +31,7 @@ def by_counting(scores, labels, threshold):
     return {key: np.mean([row[key] for row in rows]) for key in rows[0]}
 
 
+@settings(deadline=None)  # the machine may be busy
 @given(st.integers(1, 6), st.integers(2, 5), st.integers(0, 10_000))
 def test_against_counting(n, k, seed):
     rng = np.random.default_rng(seed)
@@ -39,6 +40,15 @@ def test_against_counting(n, k, seed):
     assert found.keys() == wanted.keys()
     for key in wanted:
         assert found[key] == pytest.approx(wanted[key]), key
+
+
+def test_a_label_is_predicted_where_its_probability_is_above_a_half():
+    rng = np.random.default_rng(0)
+    scores, labels = rng.normal(size=(40, 5)), (rng.random((40, 5)) < 0.4).astype(float)
+    probabilities = 1 / (1 + np.exp(-scores))
+    assert multi_label_metrics(scores, labels) == multi_label_metrics(probabilities, labels, 0.5)
+    undecided = multi_label_metrics(np.array([[0.0, 1.0]]), np.array([[1, 1]]))
+    assert undecided["recall"] == 0.5 and undecided["precision"] == 1
 
 
 def test_one_error_sees_the_order_only():
@@ -65,6 +75,7 @@ def test_hypervolume_by_hand():
 grid = st.lists(st.tuples(st.integers(0, 7), st.integers(0, 7)), min_size=1, max_size=9)
 
 
+@settings(deadline=None)
 @given(grid, st.tuples(st.integers(1, 8), st.integers(1, 8)))
 def test_hypervolume_against_counting_unit_squares(points, reference):
     squares = [(a, b) for a in range(reference[0]) for b in range(reference[1])]
@@ -72,6 +83,7 @@ def test_hypervolume_against_counting_unit_squares(points, reference):
     assert hypervolume(points, reference) == covered
 
 
+@settings(deadline=None)
 @given(grid, st.floats(0.1, 10), st.randoms())
 def test_hypervolume_does_not_depend_on_order_and_scales_with_a_loss(points, factor, random):
     points = np.array(points, dtype=float)

@@ -100,6 +100,35 @@ def test_a_record_that_went_through_has_a_verdict_for_each(runs):
     assert (standardised["difference"] < 0).any()  # units of 1 and 3
 
 
+def test_a_verdict_is_that_of_scipy_on_the_test_errors(runs):
+    """From the record alone: a task alone is judged by its own training, seeds are paired, and
+    what is decided is decided after Holm's correction."""
+    table = verdicts.verdicts(STUDY, runs)
+    for row in table.itertuples():
+        errors = {}
+        for name in (row.contender, "equal"):
+            reports = runs[rows_of(runs, name, "report", row.width, row.epochs)]["test"]
+            tests = np.array(reports.to_list(), dtype=float)  # [reports, seeds, tasks]
+            own = np.stack([tests[k % len(tests), :, k] for k in range(2)], 1)
+            errors[name] = own.mean(1)
+        wanted = stats.ttest_rel(errors[row.contender], errors["equal"])
+        assert row.p == pytest.approx(wanted.pvalue, rel=1e-6)
+        side = "better" if errors[row.contender].mean() < errors["equal"].mean() else "worse"
+        assert row.verdict == (side if row.p_holm < 0.05 else "not decided")
+    np.testing.assert_allclose(table["p_holm"], verdicts.holm(table["p"]))
+    doubtful = (table["p"] < 0.05) & (table["p_holm"] >= 0.05)
+    assert doubtful.any(), "a study in which the correction decides"
+
+
+def test_a_pick_has_the_least_mean_error_on_validation_rows(runs):
+    for name, task in (("uncertainty", None), ("alone", 0), ("alone", 1)):
+        tried = runs[rows_of(runs, name, "pick")]
+        errors = np.array(tried["val"].to_list(), dtype=float).mean(1)  # [trials, tasks]
+        score = errors.mean(1) if task is None else errors[:, task]
+        picked = runs[rows_of(runs, name, "report")].iloc[task or 0]["trial"]
+        assert picked == tried.iloc[score.argmin()]["trial"]
+
+
 def test_the_record_is_read_back_and_nothing_runs_twice(record, runs, monkeypatch):
     verdicts.check(STUDY, records.read(record))
     monkeypatch.setattr(protocol, "train_many", None)  # would fail if anything were trained
@@ -282,6 +311,11 @@ def test_neighbours_are_near_and_all_else_equal():
     assert search.edges(knobs, [point, *crossed], point) == ["rate", "own_rate"]
     far = [{"rate": r, "own_rate": 1.0} for r in (0.125, 8.0)]
     assert search.edges(knobs, [point, *far], point) == ["rate", "own_rate"]
+    ended = [Knob("rate", 1.0, most=8.0, because="a test")]  # a step before its end is no end
+    assert search.edges(ended, [{"rate": 2.0}, {"rate": 4.0}], {"rate": 4.0}) == ["rate"]
+    for rates in ((0.125, 2.0), (0.5, 8.0)):  # near on one side only
+        one_sided = [{"rate": r, "own_rate": 1.0} for r in rates]
+        assert search.edges(knobs, [point, *one_sided], point) == ["rate", "own_rate"]
     near = [{"rate": r, "own_rate": 1.0} for r in (0.5, 1.41421)]
     assert search.edges(knobs, [point, *near], point) == ["own_rate"]
 
@@ -300,12 +334,57 @@ def test_paired_and_holm_against_scipy():
 
 def test_what_could_have_been_seen_is_seen_in_four_of_five_cases():
     rng, hits = np.random.default_rng(1), []
-    sd = verdicts.paired(rng.normal(0, 1, 20))
-    assert sd["detectable"] > 0
-    known = (stats.t.ppf(0.975, 19) + stats.t.ppf(0.8, 19)) / math.sqrt(20)
+    known = (stats.t.ppf(0.975, 19) + stats.t.ppf(0.8, 19)) / math.sqrt(20)  # for a spread of 1
+    sample = rng.normal(0, 1, 20)
+    found = verdicts.paired(sample)["detectable"]
+    assert found == pytest.approx(known * sample.std(ddof=1))
     for _ in range(2000):
         hits.append(verdicts.paired(rng.normal(known, 1, 20))["p"] < 0.05)
     assert np.mean(hits) == pytest.approx(0.8, abs=0.04)
+
+
+def test_what_could_have_been_decided_is_decided_in_four_of_five_tables():
+    """Nine differences of 0 beside one that Holm's correction should find in four of five tables:
+    the level of `detectable_holm` is that of the smallest of ten p."""
+    seeds, tests, rng = 20, 10, np.random.default_rng(2)
+    frame = pd.Series([verdicts.paired(rng.normal(0, 1, seeds))["detectable"]])
+    usual = (stats.t.ppf(0.975, seeds - 1) + stats.t.ppf(0.8, seeds - 1)) / math.sqrt(seeds)
+    of = pd.Series([seeds])
+    harder = verdicts._at_level(frame, of, pd.Series([0.05 / tests])) / frame * usual
+    hits = []
+    for _ in range(1500):
+        p = [verdicts.paired(rng.normal(0, 1, seeds))["p"] for _ in range(tests - 1)]
+        p.append(verdicts.paired(rng.normal(harder[0], 1, seeds))["p"])
+        hits.append(verdicts.holm(p)[-1] < 0.05)
+    assert np.mean(hits) == pytest.approx(0.8, abs=0.04)
+
+
+def test_the_level_after_holm_counts_what_is_not_decided(runs):
+    table = verdicts.verdicts(STUDY, runs)
+    left = len(table) - (table["verdict"] != "not decided").sum()
+    n = len(STUDY.reporting)
+    wanted = stats.t.ppf(1 - 0.025 / left, n - 1) + stats.t.ppf(0.8, n - 1)
+    usual = stats.t.ppf(0.975, n - 1) + stats.t.ppf(0.8, n - 1)
+    np.testing.assert_allclose(
+        table["detectable_holm"], table["detectable"] * wanted / usual, rtol=1e-12
+    )
+
+
+def test_overall_is_the_geometric_mean_over_cells(runs):
+    table = verdicts.overall(STUDY, runs).set_index("contender")
+    by_seed = (
+        verdicts.results(STUDY, runs).groupby([*protocol.CELL, "contender", "seed"])["error"].mean()
+    )
+    wide = by_seed.unstack("contender")
+    name = table.index[0]
+    quotients = (wide[name] / wide["equal"]).groupby("seed").apply(stats.gmean)
+    assert table.loc[name, "difference"] == pytest.approx(stats.gmean(quotients) - 1)
+    interval = stats.ttest_1samp(np.log(quotients), 0.0).confidence_interval(0.95)
+    ends = np.expm1([interval.low, interval.high])
+    assert table.loc[name, ["low", "high"]].tolist() == pytest.approx(ends.tolist())
+    assert (table["cells"] == len(list(STUDY.cells()))).all()
+    apart = verdicts.overall(STUDY, runs, by=("width",))
+    assert len(apart) == len(STUDY.widths) * len(table)
 
 
 def test_agreement(runs):
@@ -314,6 +393,12 @@ def test_agreement(runs):
     common = verdicts.agreement(made).set_index("contender")["verdict"]
     assert common.value_counts()["better"] == 6
     assert common[made.iloc[-1]["contender"]] == "depends on width or length"
+    first = table["contender"].iloc[0]
+    half = (table["contender"] == first) & (table["epochs"] == 2)
+    made = table.assign(verdict=np.where(half, "better", "not decided"))
+    common = verdicts.agreement(made).set_index("contender")["verdict"]
+    assert common[first] == "depends on width or length"
+    assert set(common.drop(first)) == {"not decided"}
 
 
 @pytest.mark.parametrize("task", [None, 0])
@@ -327,6 +412,9 @@ def test_differences_by_seed_have_the_means_of_the_verdicts(runs, task):
     share = 100 * wanted["difference"] / wanted["other"]
     np.testing.assert_allclose(means["percent"], share, atol=1e-9)
     assert len(by_seed) == len(table) * len(STUDY.reporting)
+    decided = by_seed.groupby(keys)["decided"].agg(["all", "any"]).loc[wanted.index]
+    for column in decided:
+        assert (decided[column] == (wanted["verdict"] != "not decided")).all()
 
 
 def test_settings_are_in_the_order_of_the_study(runs):
@@ -369,6 +457,33 @@ def test_tasks_one_by_one_average_to_the_mean(runs):
     whole = verdicts.verdicts(STUDY, runs)["difference"]
     parts = [verdicts.verdicts(STUDY, runs, task=k)["difference"] for k in range(2)]
     np.testing.assert_allclose(whole, sum(parts) / 2, atol=1e-12)
+
+
+def test_looks_are_evenly_spread_from_before_the_first_step_to_the_end():
+    assert protocol._epochs_to_look(20, 5) == [0, 4, 8, 12, 16, 20]
+    assert protocol._epochs_to_look(2, 5) == [0, 1, 2]
+
+
+def test_targets_are_standardised_by_the_training_rows():
+    plain, scaled = lines(0), protocol._standardised(lines(0))
+    for k in (1, 2):
+        mean, std = plain.train[k].mean(), plain.train[k].std()
+        for split in ("train", "val", "test"):
+            wanted = (getattr(plain, split)[k] - mean) / std
+            torch.testing.assert_close(getattr(scaled, split)[k], wanted)
+
+
+@pytest.mark.parametrize("trials", [6, 7])
+def test_a_round_has_as_many_trials_for_tasks_alone_as_for_others(trials):
+    study = replace(STUDY, trials=trials)
+    for name in ("equal", "alone"):
+        contender = study.contender(name)
+        cell = ("lines", "adam", 2, 2)
+        first = protocol._propose(study, contender, cell, [])
+        known = [{"trial": t, "val": [[t["rate"], 1 / t["rate"]]] * 5} for t in first]
+        new = protocol._propose(study, contender, cell, known)
+        assert len(first) == len(new) == trials
+        assert len({t["rate"] for t in first + new}) == 2 * trials
 
 
 def test_still_improving():

@@ -219,6 +219,22 @@ def test_gradvac_with_averages_of_zero_is_pcgrad():
         np.testing.assert_allclose(vaccine, coefficients("pcgrad", rows), rtol=1e-9)
 
 
+@pytest.mark.filterwarnings("ignore")
+def test_gradvac_remembers_as_torchjd_does():
+    """Its averages go on from call to call; the order of the tasks is held on both sides."""
+    ours, theirs = make("gradvac", 4, decay=0.3), aggregation.GradVac(beta=0.3, eps=0.0)
+    rng = np.random.default_rng(2)
+    common = rng.normal(size=9)
+    with (
+        mock.patch.object(pcgrad, "orders", in_order),
+        mock.patch.object(torch, "randperm", lambda n: torch.arange(n)),
+    ):
+        for _ in range(4):
+            rows = torch.as_tensor(rng.normal(size=(4, 9)) + common)
+            found = ours.coefficients(rows @ rows.T) @ rows
+            torch.testing.assert_close(found, theirs(rows), rtol=1e-6, atol=1e-6)
+
+
 @given(rows=jacobians(), c=st.sampled_from([0.2, 0.5, 0.9]))
 @few
 def test_cagrad_stays_in_its_ball_and_helps_the_worst(rows, c):
@@ -273,6 +289,15 @@ def test_aligned_scales():
         )
 
 
+def test_aligned_mtl_drops_what_single_precision_cannot_tell_from_zero():
+    """Eigenvalues below K eps of the largest: lengths 1e-3 apart are kept, 1e-4 apart are not."""
+    eps = np.finfo(np.float32).eps
+    kept, dropped = (np.diag([1.0, length]) for length in (1e-3, 1e-4))
+    assert 1e-8 < 2 * eps < 1e-6
+    np.testing.assert_allclose(direction("aligned_mtl", kept), [1e-3, 1e-3], rtol=1e-9)
+    np.testing.assert_allclose(direction("aligned_mtl", dropped), [1.0, 0.0], rtol=1e-9)
+
+
 @pytest.mark.parametrize("name", ["mgda", "upgrad", "dualproj", "nash_mtl", "config"])
 @given(rows=jacobians())
 @few
@@ -297,6 +322,12 @@ def test_imtl_g_may_turn_round():
     between = np.array([np.cos(np.pi / 6) * np.cos(tilt), 0.5 * np.cos(tilt), np.sin(tilt)])
     rows = np.array([[1.0, 0.0, 0.0], [0.5, np.sqrt(0.75), 0.0], 0.1 * between])
     assert (rows @ direction("imtl_g", rows)).max() < 0
+    # the third as short as to make the sum almost 0: the coefficients are huge, and right
+    units = rows / np.linalg.norm(rows, axis=1, keepdims=True)
+    beta = np.linalg.inv(units @ units.T).sum(1)
+    rows = units * [[1.0], [1.0], [-beta[2] / (beta[0] + beta[1]) * (1 + 1e-8)]]
+    alpha = coefficients("imtl_g", rows)
+    assert alpha.sum() == pytest.approx(1, rel=1e-6) and np.abs(alpha).max() > 1e7
 
 
 # ---- every function of the Gramian ---------------------------------------------------------------

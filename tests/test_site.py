@@ -96,6 +96,16 @@ def test_folded_cells_say_what_they_are():
     assert "tags" not in plain.metadata
 
 
+def test_intervals_and_places_are_not_broken_into_two_lines():
+    table = "<table><td>+0.1 [-0.2, 0.4]</td><td>(1.5e-3, -2)</td><td>equal, [a, b]</td></table>"
+    output = nbformat.v4.new_output("display_data", data={"text/html": table})
+    cell = nbformat.v4.new_code_cell("show(rows)", outputs=[output])
+    (shown,) = notebooks.page(nbformat.v4.new_notebook(cells=[cell])).cells[0].outputs
+    assert shown.data["text/html"] == table.replace("-0.2, ", "-0.2,&nbsp;").replace(
+        "e-3, ", "e-3,&nbsp;"
+    )
+
+
 @pytest.fixture(scope="module")
 def site(tmp_path_factory):
     """The site, built; Sphinx fails for a link that leads nowhere, also within the site."""
@@ -129,6 +139,13 @@ def test_every_figure_of_a_finished_lesson_has_a_text(site):
     article = page[page.index("<article") : page.index("</article>")]
     pictures = re.findall(r"<img[^>]*>", article)
     assert pictures and all(re.search(r'alt="[^"]{20,}"', picture) for picture in pictures)
+
+
+def test_formulas_of_several_lines_may_have_a_number(site):
+    for path in (site / "notebooks").glob("**/*.html"):
+        page = path.read_text(encoding="utf-8")
+        wrapped = re.findall(r"\\begin\{split\}.*?\\end\{split\}", page, re.DOTALL)
+        assert not any(r"\tag" in formula for formula in wrapped), path
 
 
 def test_nothing_is_fetched_from_elsewhere(site):
@@ -205,6 +222,23 @@ def test_formulas_have_their_numbers_and_a_folded_check_opens(page):
     assert not code.is_visible()
     folded.locator("summary").click()
     code.wait_for(state="visible")
+
+
+# Formulas that MathJax refuses, or that are wider than the page; open code that is.
+UNFIT = """() => [
+    ...document.querySelectorAll('mjx-merror'),
+    ...[...document.querySelectorAll('div.math, div.cell_input pre')]
+        .filter(box => box.clientWidth > 0 && box.scrollWidth > box.clientWidth + 1)
+].map(box => box.innerText.slice(0, 80))"""
+
+
+@in_the_browser
+def test_every_formula_and_every_line_of_code_fits_on_the_page(page, site):
+    for path in sorted((site / "notebooks").glob("**/[01]*.html")):
+        page.goto(f"/{path.relative_to(site)}")
+        page.locator("mjx-container").first.wait_for()
+        page.evaluate("MathJax.startup.promise.then(() => true)")
+        assert page.evaluate(UNFIT) == [], path
 
 
 BRIGHTNESS = """() => ['backgroundColor', 'color'].map(name => {

@@ -210,6 +210,18 @@ def test_trust_ball_limits():
     assert cosine == pytest.approx(1, abs=1e-6)
 
 
+def test_trust_ball_of_one_task_goes_to_its_border():
+    assert solvers.trust_ball([[4.0]], 0.5).tolist() == [1.5]
+
+
+@pytest.mark.parametrize("tilt", [1e-3, 1e-6, 1e-8])
+def test_trust_ball_uses_a_common_direction_however_short(tilt):
+    """Two opposite gradients with a little in common: the best direction is what they share."""
+    rows = np.array([[1.0, tilt], [-1.0, tilt]])
+    d = solvers.trust_ball(rows @ rows.T, 0.5) @ rows
+    np.testing.assert_allclose(d, [0.0, 1.5 * tilt], atol=1e-6 * tilt)
+
+
 @pytest.mark.parametrize("name", SPECIAL)
 @pytest.mark.parametrize("radius", [0.0, 0.4, 2.0])
 def test_trust_ball_of_special_gradients(name, radius):

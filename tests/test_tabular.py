@@ -1,6 +1,10 @@
 """The diamonds: rows, scaling, noise."""
 
+import importlib.util
+from pathlib import Path
+
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 
@@ -14,6 +18,22 @@ def test_shapes_and_scaling():
     for target in data.train[1:]:
         assert abs(target.mean()) < 1e-5 and abs(target.std(unbiased=False) - 1) < 1e-5
     assert data.tasks == ("log price", "length x", "height z")
+
+
+def test_targets_are_the_columns_they_are_named_for_and_test_rows_follow_the_training_rows():
+    """From the file, in plain NumPy: scaled by the training rows alone."""
+    folder = Path(importlib.util.find_spec("plotnine").origin).parent
+    table = pd.read_csv(folder / "data" / "diamonds.csv").query("x > 0 and y > 0 and z > 0")
+    rows = np.random.default_rng(0).permutation(len(table))[:1500]
+    columns = [np.log(table["price"]), table["x"], table["z"], table["carat"], table["table"]]
+    data = diamonds(n_train=1000, n_test=500)
+    found = [*zip(data.train[1:], data.test[1:], strict=True)]
+    found += [(data.train[0][:, [k]], data.test[0][:, [k]]) for k in (0, 2)]
+    for column, (train, test) in zip(columns, found, strict=True):
+        values = column.to_numpy(float)[rows]
+        wanted = (values - values[:1000].mean()) / values[:1000].std()
+        np.testing.assert_allclose(train[:, 0], wanted[:1000], atol=1e-5)
+        np.testing.assert_allclose(test[:, 0], wanted[1000:], atol=1e-5)
 
 
 def test_noise_is_added_to_the_named_training_target_only():

@@ -69,6 +69,8 @@ def test_foldoc(tmp_path, monkeypatch):
     labels = torch.cat([torch.stack(s[1:], 1) for s in (data.train, data.val, data.test)])
     assert labels.sum(0).tolist() == [30, 10]
     assert data.train[0].shape == (20, 4)
+    assert foldoc(20, 5, 5, least=10, path=path).tasks == ("language", "tool")  # 10 have it
+    assert foldoc(20, 5, 5, least=11, path=path).tasks == ("language",)
     monkeypatch.setenv("MTL_DATA_ROOT", str(tmp_path))
     assert foldoc(20, 5, 5, least=5).n_tasks == 2
 

@@ -2,6 +2,8 @@
 
 import os
 
+from docutils import nodes
+
 project = "Loss weighting in multi-task learning"
 author = "the authors of the collection"
 extensions = ["myst_nb", "sphinx-mathjax-offline", "sphinx_copybutton"]
@@ -9,6 +11,7 @@ html_theme = "sphinx_book_theme"
 html_title = "Loss weighting in multi-task learning"
 html_static_path = ["_static"]
 html_css_files = ["site.css"]
+html_js_files = ["site.js"]
 html_theme_options = {
     "home_page_in_toc": True,
     "show_navbar_depth": 1,
@@ -42,5 +45,15 @@ def _language(app, pagename, templatename, context, doctree):
         context["language"] = "zh-Hans"
 
 
+def _numbers(app, doctree):
+    """A number in a formula of several lines: Sphinx would wrap it in an environment without."""
+    for formula in doctree.findall(nodes.math_block):
+        text = formula.astext()
+        if r"\tag" in text and r"\\" in text:
+            formula["nowrap"] = formula["no-wrap"] = True
+            formula.children = [nodes.Text(rf"\begin{{equation}}{text}\end{{equation}}")]
+
+
 def setup(app):
     app.connect("html-page-context", _language)
+    app.connect("doctree-read", _numbers)

@@ -18,6 +18,10 @@ from mtl_utils.plots.style import PALETTE, tint
 
 ROW = 0.36  # inches, height of a row of dots
 YES, NO, UNKNOWN = "✓", "✗", "–"
+# What filled and hollow marks of `forest_plot` are.
+SINGLE = ("the 95 % interval leaves 0 out", "0 lies within")
+DECIDED = ("decided after Holm's correction", "not decided")
+CHARACTERS = 12  # of the head of a column, in an inch
 
 
 def dots_plot(
@@ -68,13 +72,15 @@ def forest_plot(
     title: str,
     alt: str,
     better: str,
+    decided: str = "",
     size: tuple[float, float] | None = None,
 ) -> None:
     """Differences to a baseline with their 95 % intervals: a row a method, a panel a data set.
 
     Methods are sorted by their mean over the data sets, each in units of the data set's largest
     mean difference, the best on top; a column of categories keeps its order. A filled mark is a
-    difference whose interval leaves 0 out.
+    difference whose interval leaves 0 out; or, with `decided`, one that is decided: many intervals
+    beside each other leave 0 out by luck here and there.
 
     Args:
         differences: a row for each method, data set and seed: the method minus the baseline.
@@ -82,12 +88,14 @@ def forest_plot(
         title: states the finding.
         alt: what the figure shows, in a sentence.
         better: which differences are better, "less" or "more".
+        decided: column that says whether a difference is told from 0 after Holm's correction for
+            the number of comparisons, the same in all of its rows.
         size: of the figure, inches.
 
     Raises:
         ValueError: a column that is not there, more than four data sets, no title or alt.
     """
-    needs(differences, value=value, method=method, data=data)
+    needs(differences, value=value, method=method, data=data, decided=decided or None)
     sets = list(differences[data].unique())
     if len(sets) > 4:
         raise ValueError(f"data: {len(sets)} data sets; a figure shows at most 4 panels")
@@ -98,15 +106,17 @@ def forest_plot(
             here = differences[differences[data] == name]
             ax.axvline(0, color="0.3", linewidth=1, linestyle="-")
             for row, rule in enumerate(names):
-                values = here.loc[here[method] == rule, value]
-                if len(values):
-                    _mean_and_interval(ax, values, row, PALETTE[0], hollow=True)
+                mine = here[here[method] == rule]
+                if len(mine):
+                    told = mine[decided].all() if decided else _leaves_zero_out(mine[value])
+                    _mean_and_interval(ax, mine[value], row, PALETTE[0], hollow=not told)
             ax.set(title=str(name), xlabel=f"{value}{_arrow(better)}")
             nbins = 5 if len(sets) < 4 else 3  # narrow panels: labels would touch
             ax.xaxis.set_major_locator(MaxNLocator(nbins=nbins, min_n_ticks=3))
         mark: dict[str, Any] = {"color": PALETTE[0], "linestyle": "none", "markersize": 7}
-        axes[0].plot([], [], "o", label="the 95 % interval leaves 0 out", **mark)
-        axes[0].plot([], [], "o", label="0 lies within", markerfacecolor="white", **mark)
+        filled, hollow = DECIDED if decided else SINGLE
+        axes[0].plot([], [], "o", label=filled, **mark)
+        axes[0].plot([], [], "o", label=hollow, markerfacecolor="white", **mark)
         axes[0].set_yticks(range(len(names)), names)
         axes[0].set_ylim(len(names) - 0.5, -0.5)
 
@@ -122,12 +132,16 @@ def _best_first(
     return list(order.index)
 
 
+def _leaves_zero_out(values: pd.Series) -> bool:
+    _, low, high = interval(values)
+    return not low <= 0 <= high
+
+
 def _mean_and_interval(
     ax: Axes, values: pd.Series, row: float, color: str, hollow: bool = False
 ) -> None:
-    """Mark of a mean, line of its interval; hollow if asked for and the interval holds 0."""
+    """Mark of a mean, hollow if asked for, and line of its interval."""
     mean, low, high = interval(values)
-    inside = hollow and low <= 0 <= high
     ax.plot([low, high], [row, row], color=color, linewidth=2, linestyle="-", zorder=3)
     ax.plot(
         mean,
@@ -136,7 +150,7 @@ def _mean_and_interval(
         color=color,
         markersize=7,
         zorder=4,
-        markerfacecolor="white" if inside else color,
+        markerfacecolor="white" if hollow else color,
     )
 
 
@@ -192,7 +206,8 @@ def matrix_plot(
         ax.set(xlabel=table.columns.name or "", ylabel=table.index.name or "")
         ax.xaxis.tick_top()
         ax.tick_params(length=0, rotation=0)
-        heads = [textwrap.fill(str(column), 13) for column in table.columns]
+        width = max(8, int(CHARACTERS * (size[0] - 2.6) / table.shape[1]))
+        heads = [textwrap.fill(str(column), width) for column in table.columns]
         ax.set_xticks(ax.get_xticks(), heads)
 
 

@@ -209,8 +209,9 @@ def trade_off_plot(
             mine = np.full(len(points), True) if by is None else (points[by] == level).to_numpy()
             _curve(ax, points.loc[mine, [x, y]].to_numpy(), best[mine], style)
             if by is not None:
+                hollow = {} if best[mine].any() else {"markerfacecolor": "white"}
                 alone = {"linestyle": "none"} if mine.sum() == 1 else {}
-                ax.plot([], [], label=str(level), **style | alone)
+                ax.plot([], [], label=str(level), **style | hollow | alone)
         _shade(ax, points.loc[best, [x, y]].to_numpy(dtype=float), sign)
         ax.set(xlabel=f"{x} ({better} is better)", ylabel=f"{y} ({better} is better)")
         if label is not None:

@@ -6,6 +6,7 @@ import numpy as np
 import pandas as pd
 import seaborn as sns
 from matplotlib.axes import Axes
+from matplotlib.ticker import MaxNLocator
 
 from mtl_utils.intervals import interval
 from mtl_utils.plots.canvas import levels_of, log_axis, looks, needs, own_figure, panel
@@ -63,6 +64,8 @@ def band_plot(
         )
         for level, style in styles.items():
             ax.plot([], [], label=str(level), **style)  # for the legend
+        if "x" not in log and pd.api.types.is_integer_dtype(table[x]):
+            ax.xaxis.set_major_locator(MaxNLocator("auto", steps=[1, 2, 2.5, 5], integer=True))
         for axis in log:
             log_axis(ax, axis)
 
