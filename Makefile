@@ -10,7 +10,8 @@ READY := $(VENV)/.ready
 export OMP_NUM_THREADS ?= 1
 
 .DEFAULT_GOAL := help
-.PHONY: help run test lab refresh student assignment slides gpu site lint lock readme clean
+.PHONY: help run test lab refresh student assignment slides colab gpu site wheel lint lock readme \
+  clean
 
 help:  ## this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "%-12s%s\n", $$1, $$2}' Makefile
@@ -37,11 +38,17 @@ assignment: $(READY)  ## an assignment for nbgrader, in build/assignments: make 
 slides: $(READY)  ## slides of lessons, in build/slides/html: make slides NB=04
 	@$(BIN)/python -m tools.slides $(NB)
 
+colab: $(READY)  ## copies for Google Colab, in build/colab: make colab REPO=owner/name
+	@$(BIN)/python -m tools.colab $(REPO)
+
 gpu: $(READY)  ## the experiments that want a graphics card, under 8 minutes, and their records
 	@$(BIN)/python -m experiments.gpu
 
 site: $(READY)  ## the notebooks, a page for each method and the package as a site, in build/site/html
 	@$(BIN)/python -m tools.site
+
+wheel: $(READY)  ## build the wheel and try it in new environments (needs the network)
+	@$(BIN)/python -m tools.wheel
 
 lint: $(READY)  ## ruff and mypy
 	@$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy

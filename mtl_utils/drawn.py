@@ -11,14 +11,18 @@ from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
-from matplotlib.collections import Collection, PathCollection, QuadMesh
-from matplotlib.colors import to_hex
-from matplotlib.figure import Figure
-from matplotlib.image import AxesImage
-from matplotlib.legend import Legend
-from matplotlib.lines import Line2D
-from matplotlib.patches import Patch, Rectangle
-from matplotlib.text import Annotation, Text
+
+from mtl_utils.extras import extra
+
+with extra("notebooks"):
+    from matplotlib.collections import Collection, PathCollection, QuadMesh
+    from matplotlib.colors import to_hex
+    from matplotlib.figure import Figure
+    from matplotlib.image import AxesImage
+    from matplotlib.legend import Legend
+    from matplotlib.lines import Line2D
+    from matplotlib.patches import Patch, Rectangle
+    from matplotlib.text import Annotation, Text
 
 POINTS = 5  # shown of each artist
 

@@ -7,6 +7,8 @@ from collections.abc import Iterable
 
 import numpy as np
 
+from mtl_utils.extras import extra
+
 
 def interval(values: Iterable[float], level: float = 0.95) -> tuple[float, float, float]:
     """Mean and its confidence interval from Student's t, for results over seeds.
@@ -27,7 +29,8 @@ def interval(values: Iterable[float], level: float = 0.95) -> tuple[float, float
     >>> [round(v, 2) for v in interval([1.0, 2.0, 3.0, 4.0, 5.0])]
     [3.0, 1.04, 4.96]
     """
-    from scipy import stats
+    with extra("notebooks"):
+        from scipy import stats
 
     values = np.asarray(list(values), dtype=float)
     if values.ndim != 1 or len(values) < 2:

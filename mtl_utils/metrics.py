@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 from numpy.typing import ArrayLike
-from sklearn.metrics import f1_score, jaccard_score, precision_score, recall_score
+
+from mtl_utils.extras import extra
 
 
 def one_error(scores: np.ndarray, labels: np.ndarray) -> float:
@@ -34,6 +35,9 @@ def multi_label_metrics(
         accuracy (size of intersection over union of the label sets), precision, recall, f1, and
         one_error; all in [0, 1]. A sample without predicted labels counts as precision 0.
     """
+    with extra("notebooks"):
+        from sklearn.metrics import f1_score, jaccard_score, precision_score, recall_score
+
     scores, labels = _pair(scores, labels)
     predicted = (scores > threshold).astype(int)
     labels = labels.astype(int)

@@ -9,15 +9,18 @@ from collections.abc import Iterable, Iterator
 from typing import Any
 
 import torch
-from packaging.requirements import Requirement
 from tqdm.auto import tqdm
 
 from mtl_utils import plots
 from mtl_utils.claims import as_array, checks, claim
 from mtl_utils.exercises import OTHER_FORM, WRONG, find
+from mtl_utils.extras import extra
 from mtl_utils.intervals import interval, interval_text
 from mtl_utils.showing import show
 from mtl_utils.widgets import explore
+
+with extra("notebooks"):
+    from packaging.requirements import Requirement
 
 __all__ = [
     "as_array",

@@ -17,6 +17,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from mtl_utils.extras import extra
+
 SHARPNESS = 2  # stored pixels for each pixel on the page, for screens of high resolution
 
 
@@ -56,7 +58,8 @@ def kept() -> Iterator[list[Shown]]:
 
 def display(page: str, text: str) -> None:
     """Show HTML in a notebook, and its text in a terminal."""
-    from IPython.display import display as show_in_jupyter
+    with extra("notebooks"):
+        from IPython.display import display as show_in_jupyter
 
     if _kept is None:
         show_in_jupyter(Shown(page, text))

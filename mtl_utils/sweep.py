@@ -44,13 +44,16 @@ from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Se
 from pathlib import Path
 from typing import Any, Literal
 
-import joblib
 import pandas as pd
 import torch
 from tqdm.auto import tqdm
 
 from mtl_utils import records, workers
+from mtl_utils.extras import extra
 from mtl_utils.records import Config, Entry
+
+with extra("notebooks"):
+    import joblib
 
 
 def grid(**settings: Iterable[Any]) -> list[Config]:

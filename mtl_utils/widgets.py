@@ -6,9 +6,11 @@ import html
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from ipywidgets import HTML, Layout, ValueWidget, VBox
-
+from mtl_utils.extras import extra
 from mtl_utils.showing import Shown, kept
+
+with extra("notebooks"):
+    from ipywidgets import HTML, Layout, ValueWidget, VBox
 
 KEYS = (
     "Keys: Tab goes to the next knob; ← and → move it by one step, Page Down and Page Up by "

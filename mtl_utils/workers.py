@@ -22,14 +22,17 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-import joblib
 import torch
-from joblib.externals.loky import get_reusable_executor
-from joblib.externals.loky.process_executor import TerminatedWorkerError
 
 import mtl_utils
 from mtl_utils import records
+from mtl_utils.extras import extra
 from mtl_utils.records import Config, Entry
+
+with extra("notebooks"):
+    import joblib
+    from joblib.externals.loky import get_reusable_executor
+    from joblib.externals.loky.process_executor import TerminatedWorkerError
 
 
 @dataclass(frozen=True)

@@ -1,6 +1,7 @@
 """pyproject.toml is the source; requirements.txt, environment.yml and the workflows follow it."""
 
 import importlib.metadata
+import json
 import os
 import re
 import stat
@@ -169,6 +170,34 @@ def test_ci_covers_the_systems_and_the_range_of_torch():
     assert all("MTL_UNPINNED" in jobs[name]["env"] for name in ("torch-range", "conda"))
     install = runs(jobs["torch-range"])[1]
     assert install.split()[-1] == f"matplotlib=={pins_here()['matplotlib']}"
+
+
+@pytest.mark.parametrize("path", sorted(ROOT.glob(".github/workflows/*.yml")), ids=lambda p: p.name)
+def test_workflows_run_what_the_makefile_has(path):
+    """All that can be known of them without GitHub."""
+    workflow = yaml.safe_load(path.read_text(encoding="utf-8"))
+    assert "permissions" in workflow
+    for job in workflow["jobs"].values():
+        assert job["timeout-minutes"] <= 90
+        assert re.fullmatch(r"\w+-latest|\$\{\{ matrix\.os \}\}", job["runs-on"])
+        for step in job["steps"]:
+            assert re.search(r"@v\d+$", step["uses"]) if "uses" in step else step["run"]
+        for command in re.findall(r"^make (\S+)", "\n".join(runs(job)), re.MULTILINE):
+            assert command in targets()
+
+
+def targets() -> set[str]:
+    makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
+    return set(re.findall(r"^([a-z]+):", makefile, re.MULTILINE))
+
+
+def test_the_container_sets_up_what_make_does():
+    container = json.loads((ROOT / ".devcontainer/devcontainer.json").read_text(encoding="utf-8"))
+    assert container["postCreateCommand"] == "make .venv/.ready"
+    makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
+    assert "VENV := .venv\n" in makefile and "READY := $(VENV)/.ready\n" in makefile
+    oldest = project()["requires-python"].removeprefix(">=")
+    assert container["image"].endswith(f"python:{oldest}")
 
 
 def test_one_version_everywhere():

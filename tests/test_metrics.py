@@ -4,6 +4,7 @@ import doctest
 
 import numpy as np
 import pytest
+import sklearn.metrics  # noqa: F401  (else in the first example, which then takes too long)
 from hypothesis import given, settings
 from hypothesis import strategies as st
 

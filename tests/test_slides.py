@@ -22,7 +22,6 @@ def test_what_stands_on_a_slide():
             v4.new_code_cell("plot()", outputs=[figure]),
             v4.new_code_cell("answer = ...", metadata={"tags": ["exercise"]}),
             v4.new_code_cell("answer = 3", metadata={"tags": ["solution"]}),
-            v4.new_code_cell("interact(f)"),
             v4.new_markdown_cell("## Next"),
         ]
     )
@@ -36,7 +35,7 @@ def test_what_stands_on_a_slide():
         "plot()",
     ]
     assert made.cells[-1].metadata.tags == ["remove-input"]
-    assert len(lesson.cells) == 11 and lesson.cells[6].metadata == {}
+    assert len(lesson.cells) == 10 and lesson.cells[6].metadata == {}
 
 
 def test_slides_of_a_lesson_need_no_network(tmp_path):

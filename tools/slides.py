@@ -1,8 +1,8 @@
 """Slides from the lessons: python -m tools.slides 04     writes build/slides/html/04_....html
 
 A slide for each piece of text of a lesson that has cells below it, with these: what is folded there
-(set-up, checks, solutions) is left out, and so are widgets, which need a kernel, and the code of
-figures. A slide that is too long scrolls. Made by Sphinx with
+(set-up, checks, solutions) is left out, and so is the code of figures. A widget stands there as its
+first figure. A slide that is too long scrolls. Made by Sphinx with
 sphinx-revealjs, so that formulas and figures need no network.
 """
 
@@ -58,12 +58,11 @@ STYLE = """\
 
 
 def is_shown(cell: NotebookNode) -> bool:
-    """Whether a cell stands on a slide: not if it is folded, a solution, or a widget."""
+    """Whether a cell stands on a slide: not if it is folded or belongs to an exercise."""
     if cell.cell_type != "code":
         return True
     folded = cell.metadata.get("jupyter", {}).get("source_hidden", False)
-    hidden = folded or {"solution", "hide-input", "exercise"}.intersection(execute.tags(cell))
-    return not hidden and "interact" not in cell.source
+    return not folded and not {"solution", "hide-input", "exercise"} & set(execute.tags(cell))
 
 
 def slides(notebook: NotebookNode) -> NotebookNode:

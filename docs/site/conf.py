@@ -1,5 +1,7 @@
 """Sphinx: MyST-NB, the book theme, mathematics without a network. Used by `make site`."""
 
+import os
+
 from docutils import nodes
 
 project = "Loss weighting in multi-task learning"
@@ -15,7 +17,15 @@ html_theme_options = {
     "show_navbar_depth": 1,
     "use_download_button": True,
     "use_fullscreen_button": False,
+    "navbar_persistent": [],  # the search stands beside the contents
 }
+if "GITHUB_REPOSITORY" in os.environ:  # in a workflow: there are copies for Colab (make colab)
+    html_theme_options |= {
+        "repository_url": f"https://github.com/{os.environ['GITHUB_REPOSITORY']}",
+        "repository_branch": "colab",
+        "use_repository_button": True,
+        "launch_buttons": {"colab_url": "https://colab.research.google.com"},
+    }
 html_show_copyright = False
 html_last_updated_fmt = None
 

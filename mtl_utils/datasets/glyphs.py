@@ -12,6 +12,7 @@ from torch import Tensor
 from torch.nn.functional import affine_grid, avg_pool2d, grid_sample
 
 from mtl_utils.datasets.base import MultiTaskData, as_float, check_count
+from mtl_utils.extras import extra
 
 CHARACTERS = string.ascii_letters + string.digits
 CANVAS = 80  # pixels of a rendered glyph, before it is placed in an image
@@ -67,9 +68,10 @@ TASKS = (*CHARACTER_TASKS, *INK_TASKS, *FONT_TASKS, *VIEW_TASKS)
 def _glyphs() -> tuple[Tensor, Tensor]:
     """Every character in every font: canvases [1302, 1, CANVAS, CANVAS] in [0, 1], centred, and
     the attributes that belong to the glyph, [1302, 15]."""
-    import matplotlib
-    from PIL import Image, ImageDraw, ImageFont
-    from scipy.ndimage import label
+    with extra("notebooks"):
+        import matplotlib
+        from PIL import Image, ImageDraw, ImageFont
+        from scipy.ndimage import label
 
     folder = Path(matplotlib.get_data_path()) / "fonts" / "ttf"
     canvases, attributes = [], []

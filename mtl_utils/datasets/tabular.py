@@ -23,7 +23,9 @@ def _diamonds_table() -> pd.DataFrame:
     """The 53,940 diamonds as plotnine ships them, without the rows whose sizes are missing."""
     spec = importlib.util.find_spec("plotnine")  # found, not imported: importing it is slow
     if spec is None or spec.origin is None:
-        raise ModuleNotFoundError("diamonds: the table comes with plotnine; pip install plotnine")
+        raise ModuleNotFoundError(
+            'diamonds: the table comes with plotnine: pip install "mtl-loss-weighting[notebooks]"'
+        )
     table = pd.read_csv(Path(spec.origin).parent / "data" / "diamonds.csv")
     return table[(table[["x", "y", "z"]] > 0).all(axis=1)].reset_index(drop=True)
 

@@ -103,7 +103,8 @@ def _films() -> tuple[list[str], list[str], list[list[str]]]:
     spec = importlib.util.find_spec("bokeh_sampledata")  # found, not imported
     if spec is None or spec.origin is None:
         raise ModuleNotFoundError(
-            "movie_genres: the films come with bokeh_sampledata; pip install bokeh-sampledata"
+            "movie_genres: the films come with bokeh_sampledata: "
+            'pip install "mtl-loss-weighting[notebooks]"'
         )
     path = Path(spec.origin).parent / "_data" / "movies.db"
     with sqlite3.connect(f"file:{path}?mode=ro", uri=True) as database:

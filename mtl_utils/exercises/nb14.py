@@ -2,9 +2,11 @@
 
 import math
 
-from scipy import stats
-
 from mtl_utils.exercises import Exercise
+from mtl_utils.extras import extra
+
+with extra("notebooks"):
+    from scipy import stats
 
 
 def _detectable(spread: float, seeds: int) -> float:

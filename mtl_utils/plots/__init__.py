@@ -7,23 +7,26 @@ Each verb draws and shows a figure of its own, or draws into `ax=` as a panel of
 labelled, with units. A figure has at most four lines, told apart by colour and by line style.
 """
 
-from mtl_utils.plots.comparisons import dots_plot, forest_plot, matrix_plot
-from mtl_utils.plots.fronts import arrow_plot, path_plot, trade_off_plot
-from mtl_utils.plots.guide import plot_guide
-from mtl_utils.plots.images import dense_plot
-from mtl_utils.plots.lines import band_plot, weights_plot
-from mtl_utils.plots.method_map import plot_method_map
-from mtl_utils.plots.older import plot_history, plot_trade_off
-from mtl_utils.plots.ranks import ranks_plot
-from mtl_utils.plots.style import (
-    PALETTE,
-    STYLES,
-    contrast,
-    readable,
-    set_style,
-    task_color,
-    task_style,
-)
+from mtl_utils.extras import extra
+
+with extra("notebooks"):
+    from mtl_utils.plots.comparisons import dots_plot, forest_plot, matrix_plot
+    from mtl_utils.plots.fronts import arrow_plot, path_plot, trade_off_plot
+    from mtl_utils.plots.guide import plot_guide
+    from mtl_utils.plots.images import dense_plot
+    from mtl_utils.plots.lines import band_plot, weights_plot
+    from mtl_utils.plots.method_map import plot_method_map
+    from mtl_utils.plots.older import plot_history, plot_trade_off
+    from mtl_utils.plots.ranks import ranks_plot
+    from mtl_utils.plots.style import (
+        PALETTE,
+        STYLES,
+        contrast,
+        readable,
+        set_style,
+        task_color,
+        task_style,
+    )
 
 __all__ = [
     "PALETTE",
