@@ -236,8 +236,9 @@ UNFIT = """() => [
 def test_every_formula_and_every_line_of_code_fits_on_the_page(page, site):
     for path in sorted((site / "notebooks").glob("**/[01]*.html")):
         page.goto(f"/{path.relative_to(site)}")
-        page.locator("mjx-container").first.wait_for()
-        page.evaluate("MathJax.startup.promise.then(() => true)")
+        if page.locator(".math").count():  # notebook 00 has no formula
+            page.locator("mjx-container").first.wait_for(state="attached")
+            page.evaluate("MathJax.startup.promise.then(() => true)")
         assert page.evaluate(UNFIT) == [], path
 
 
