@@ -137,6 +137,7 @@ def configs() -> list[dict[str, Any]]:
     found = [usual | {"rule": rule} for rule in ("uncertainty", "alone")]
     found += [usual | {"rule": "fixed", "depth": weight} for weight in WEIGHTS]
     found += [usual | {"rule": rule, "unit": unit} for rule in RULES[:2] for unit in UNITS[1:]]
+    found += [usual | {"rule": "alone", "unit": "standardised"}]
     noises = [(0, 0.5, 0), (0, 1.0, 0), (0, 2.0, 0), (0.3, 0, 0), (0, 0, 0.5)]
     found += [usual | {"rule": "uncertainty", "noise": noise} for noise in noises]
     found += [usual | {"epochs": epochs, "seeds": 20} for epochs in (EPOCHS, 4 * EPOCHS)]

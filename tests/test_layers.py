@@ -26,12 +26,13 @@ LAYERS = {
     "solvers": set(),
     "losses": set(),
     "catalogue": {"weighting"},
-    "metrics": set(),
+    "extras": set(),
+    "metrics": {"extras"},
     "weighting": BASE | {"weighting"},
-    "datasets": {"datasets"},
+    "datasets": {"datasets", "extras"},
     "models": BASE,
-    "plots": {"plots", "catalogue", "home", "intervals", "showing", "weighting"},
-    "exercises": {"exercises", "solvers"},
+    "plots": {"plots", "catalogue", "extras", "home", "intervals", "showing", "weighting"},
+    "exercises": {"exercises", "extras", "solvers"},
     "training": BASE | {"weighting", "models", "metrics"},
 }
 # of other projects: what the interface needs has to do without the notebooks' packages
