@@ -66,7 +66,7 @@ BRANCHES = (
         "one; or the log of each loss",
         "nothing; for the log, losses have to stay above 0",
         "that the log beats equal weights everywhere: where units let losses differ by 1 : 10 000 "
-        "these had 3.7 (SGD) and 1.7 times (Adam) its error; in another set, by 1 : 100, the log "
+        "these had 3.74 (SGD) and 1.71 times (Adam) its error; in another set, by 1 : 100, the log "
         "was -7 [-17, +3] points of Δm against them, tuned fixed weights +9",
         (
             ("13", "units: equal weights, 3.7 and 1.7 times"),
