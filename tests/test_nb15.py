@@ -166,4 +166,4 @@ def test_mean_iou_by_hand():
 
 def test_every_setting_of_the_sweep_is_another():
     settings = [str(sorted(config.items())) for config in nb15_sweep.configs()]
-    assert len(set(settings)) == len(settings) == 28
+    assert len(set(settings)) == len(settings) == 29
