@@ -258,13 +258,22 @@ def test_run_all_of_the_others(page, path, screenshots):
     page.evaluate(END_KERNEL)
 
 
+def at_rest(thing):
+    """Scroll a thing into view, and wait until JupyterLab has drawn the cells above it."""
+    before = None
+    while before is None or thing.bounding_box() != before:
+        thing.scroll_into_view_if_needed()
+        before = thing.bounding_box()
+        thing.page.wait_for_timeout(1000)
+
+
 @pytest.mark.parametrize("name", MOVED)
 def test_run_all_and_move_a_knob(page, name, screenshots):
     open_notebook(page, f"notebooks/{name}.ipynb")
     run_all(page)
     widget = page.locator(".widget-vbox", has=page.locator("img")).first
     knob = widget.locator(".noUi-handle").first
-    knob.scroll_into_view_if_needed()
+    at_rest(knob)
     page.screenshot(path=screenshots / f"{name}-before.png")
     widget.evaluate(WATCH)
     place = widget.locator("img").bounding_box()
