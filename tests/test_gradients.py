@@ -11,7 +11,7 @@ from torch import nn
 from torch.func import functional_call, jacrev
 
 from mtl_utils import make_weighting
-from mtl_utils.engine import landing, layers
+from mtl_utils.engine import TaskGradients, landing, layers
 from mtl_utils.gradients import fork, gramian, jacobian, task_gradients
 from mtl_utils.models import HardSharing
 from tests.rules import HalfSum, few
@@ -540,3 +540,12 @@ def test_gradients_found_pass_by_pass_lie_in_one_matrix(reads_first):
         torch.testing.assert_close(row, torch.cat([g.flatten() for g in expected]))
     place = jacobian.untyped_storage().data_ptr()
     assert all(block.untyped_storage().data_ptr() == place for block in found._rows.blocks)
+
+
+@pytest.mark.parametrize("method", ["auto", "loop"])
+def test_a_process_whose_losses_reach_no_shared_parameter_has_zero_rows(method):
+    trunk, heads = nn.Linear(3, 2), nn.Linear(3, 2)
+    losses = heads(torch.randn(4, 3)).square().mean(0)
+    mean = mock.Mock(side_effect=lambda rows: rows, size=1)  # of one process
+    found = TaskGradients(losses, list(trunk.parameters()), method, reduce=mean)
+    assert found.jacobian.shape == (2, 8) and not found.jacobian.any()

@@ -118,9 +118,10 @@ def one_by_one(
 
 def _matrix(targets: Sequence[Any], n_tasks: int) -> Tensor | None:
     """Room for K gradients of each target, [K, P], where all are parameters of one real type."""
-    if not all(isinstance(target, Tensor) and _fits(target, targets[0]) for target in targets):
+    first = next(iter(targets), None)  # a process may reach none
+    if first is None or not all(isinstance(t, Tensor) and _fits(t, first) for t in targets):
         return None
-    return targets[0].new_empty(n_tasks, sum(target.numel() for target in targets))
+    return first.new_empty(n_tasks, sum(target.numel() for target in targets))
 
 
 def _fits(tensor: Tensor, other: Tensor) -> bool:
