@@ -25,6 +25,7 @@ from nbformat import NotebookNode
 
 TIMEOUT = 300  # seconds for one cell
 WATCH_TIMEOUT = 60  # seconds for a question to watch.py
+STARTS = 3  # of a kernel: between choosing its ports and listening another process may take one
 WIDGET_VIEW = "application/vnd.jupyter.widget-view+json"
 SKIPPED_WITHOUT_CUDA = "no CUDA device: skipped here"  # what a cell tagged `gpu` prints then
 # Puts watch.py into the kernel as a module, wherever this folder is, and leaves no name behind.
@@ -183,15 +184,29 @@ class Client(NotebookClient):
             "PYTHONPATH": os.pathsep.join(filter(None, folders)),
             "MPLBACKEND": inline,
         }
+        for left in reversed(range(STARTS)):
+            try:
+                await self.start_kernel(environment)
+                break
+            except RuntimeError:  # it died: another process took a port meant for it
+                if not left:
+                    raise
+        load = LOAD_WATCH.format(path=str(Path(__file__).with_name("watch.py")))
+        await self.ask(load, {})
+        await self.watch("install()")
+
+    async def start_kernel(self, environment: dict[str, str]) -> None:
+        """Start a kernel on free ports, and wait until it answers.
+
+        Raises:
+            RuntimeError: it died before. No cell has run then.
+        """
         kernel = self.create_kernel_manager().kernel_spec
         assert kernel is not None
         kernel.argv = [sys.executable, "-m", "ipykernel_launcher", "-f", "{connection_file}"]
         kernel.argv.append("--log-level=ERROR")  # no warning about TCP in the progress display
         await self.async_start_new_kernel(env=environment)
         await self.async_start_new_kernel_client()
-        load = LOAD_WATCH.format(path=str(Path(__file__).with_name("watch.py")))
-        await self.ask(load, {})
-        await self.watch("install()")
 
     async def ask(self, code: str, expressions: dict[str, str]) -> dict[str, Any]:
         """Run code in the kernel, unseen; returns the reply with the values of expressions.

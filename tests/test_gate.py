@@ -12,6 +12,7 @@ import io
 import json
 import os
 import re
+import socket
 import subprocess
 import sys
 import xml.etree.ElementTree as ElementTree
@@ -660,6 +661,32 @@ def test_nothing_runs_after_the_kernel_stopped(source, error, tmp_path):
     failures = asyncio.run(run)
     assert [(number, failure.error) for number, failure in failures.items()] == [(1, error)]
     assert notebook.cells[1].execution_count is None
+
+
+@pytest.mark.parametrize("taken", [1, execute.STARTS])
+def test_a_kernel_whose_port_was_taken_is_started_again(taken, tmp_path, monkeypatch):
+    """Ports are chosen before the kernel listens on them: kernels that start at once may clash."""
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        made = []
+
+        def manager(client):
+            made.append(create(client))
+            if len(made) <= taken:
+                made[-1].cache_ports = False  # or it chooses another
+                made[-1].shell_port = other.getsockname()[1]
+            return made[-1]
+
+        create = execute.Client.create_kernel_manager
+        monkeypatch.setattr(execute.Client, "create_kernel_manager", manager)
+        notebook = notebook_of(v4.new_code_cell("1 + 1"))
+        run = execute.execute_cells(notebook, tmp_path)
+        if taken < execute.STARTS:
+            assert asyncio.run(run) == {}
+            assert notebook.cells[0].outputs[0].data["text/plain"] == "2"
+        else:
+            with pytest.raises(RuntimeError, match="died before replying"):
+                asyncio.run(run)
+        assert len(made) == min(taken + 1, execute.STARTS)
 
 
 @pytest.mark.parametrize("spoiled", ["nothing", "", ".config", ".cache", ".ipython"])
