@@ -11,7 +11,7 @@ GradientWeighting       combines the task gradients of the shared parameters
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import Self
 
 import numpy as np
@@ -25,6 +25,8 @@ from mtl_utils.weighting.base import Weighting
 from mtl_utils.weighting.batch import Batch, Found
 from mtl_utils.weighting.checks import all_finite, refuse_tasks
 from mtl_utils.weighting.state import at_least_single
+
+PIECE = 4096  # coordinates, of K gradients
 
 
 class LossWeighting(Weighting):
@@ -169,6 +171,14 @@ class GramianWeighting(GradientWeighting):
             raise ValueError(f"gramian: expected K = {self.n_tasks} tasks, got {len(array)}")
         alpha = self.rule(array) if self.n_tasks > 1 else np.ones(1)
         return torch.as_tensor(alpha).to(gramian)
+
+
+def in_pieces(*tensors: Tensor) -> Iterator[tuple[Tensor, ...]]:
+    """Views of a few coordinates (the last dimension) of several tensors at a time.
+
+    They stay in the processor's cache: arithmetic on K long gradients is several times as fast.
+    """
+    return zip(*(tensor.split(PIECE, -1) for tensor in tensors), strict=True)
 
 
 class CoordinateWeighting(GradientWeighting):

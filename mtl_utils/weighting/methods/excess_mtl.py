@@ -7,7 +7,7 @@ from torch import Tensor
 
 from mtl_utils.weighting.base import register
 from mtl_utils.weighting.checks import check_count, check_number
-from mtl_utils.weighting.kinds import CoordinateWeighting
+from mtl_utils.weighting.kinds import CoordinateWeighting, in_pieces
 
 
 @register(
@@ -79,10 +79,13 @@ class ExcessMTL(CoordinateWeighting):
         self.register_buffer("squares", torch.zeros(n_tasks, 0))  # [K, P] from the first call on
 
     def merge(self, jacobian: Tensor, losses: Tensor) -> tuple[Tensor, Tensor]:
-        squared = jacobian**2
-        self.squares = self._kept_as(jacobian) + squared
-        root = (self.squares + self.eps).sqrt()
-        excess = (squared / torch.where(root > 0, root, 1.0)).sum(1).to(self.start)
+        before = self._kept_as(jacobian)
+        squares, excess = torch.empty_like(jacobian), jacobian.new_zeros(self.n_tasks)
+        for g, old, total in in_pieces(jacobian, before, squares):
+            squared = g.square()
+            root = torch.add(old, squared, out=total).add(self.eps).sqrt_()
+            excess += squared.div_(torch.where(root > 0, root, 1.0)).sum(1)
+        self.squares, excess = squares, excess.to(self.start)
         warming = self.steps < self.warm_up
         self.steps = self.steps + 1
         self.start = torch.where(warming, self.start + excess / self.warm_up, self.start)

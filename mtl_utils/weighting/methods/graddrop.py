@@ -7,9 +7,7 @@ from torch import Tensor
 
 from mtl_utils.weighting.base import register
 from mtl_utils.weighting.checks import check_generator, check_number
-from mtl_utils.weighting.kinds import CoordinateWeighting
-
-PIECE = 2048  # coordinates
+from mtl_utils.weighting.kinds import CoordinateWeighting, in_pieces
 
 
 @register(
@@ -60,9 +58,7 @@ class GradDrop(CoordinateWeighting):
         u = torch.rand(n_coordinates, generator=self.generator, dtype=torch.float64).to(jacobian)
         update = jacobian.new_empty(n_coordinates)
         kept_square, square = jacobian.new_zeros(2, len(jacobian))
-        # a few coordinates at a time stay in the processor's cache: seven times as fast
-        pieces = zip(jacobian.split(PIECE, 1), u.split(PIECE), update.split(PIECE), strict=True)
-        for g, draw, d in pieces:
+        for g, draw, d in in_pieces(jacobian, u, update):
             positive = g.clamp_min(0)
             total = g.sum(0)
             size = 2 * positive.sum(0) - total  # sum_k |g_k|

@@ -84,10 +84,9 @@ class MoCo(CoordinateWeighting):
         self.steps = self.steps + 1
         fall = self.steps.to(jacobian) ** self.decay
         b, c = self.beta / fall, self.gamma / fall.max()
-        before = self._kept_as(jacobian)
-        y = before + b[:, None] * (jacobian - before)
+        y = torch.lerp(self._kept_as(jacobian), jacobian, b[:, None])
         shares = torch.as_tensor(opened(self.shares)).to(y)
-        slope = y @ (shares @ y) + self.rho * shares
+        slope = y @ y.T @ shares + self.rho * shares
         found = solvers.onto_simplex((shares - c * slope).double().cpu().numpy())
         self.tracked, self.shares = y, closed(found, self.shares)
         shares = torch.as_tensor(found).to(y)
