@@ -28,7 +28,8 @@ def test_what_stands_on_a_slide():
     made = slides.slides(lesson)
     assert [cell.source for cell in made.cells] == [
         "# 99 · Title, more",
-        f"{slides.BREAK}\n\nBefore.",
+        slides.BREAK,
+        "Before.",
         "a = 1",
         "After.",
         "Between.\n\n## A section",
@@ -36,6 +37,16 @@ def test_what_stands_on_a_slide():
     ]
     assert made.cells[-1].metadata.tags == ["remove-input"]
     assert len(lesson.cells) == 10 and lesson.cells[6].metadata == {}
+
+
+def test_what_does_not_fit_stands_on_the_next_slide():
+    """As many cells as fit; a heading of any depth begins a slide of its own, and no empty one."""
+    long = "\n".join(f"a{i} = {i}" for i in range(16))
+    sources = ["# 99 · Title", "## A section", long, "a = 1", long, "### A part", "a = 2"]
+    texts = [v4.new_markdown_cell(s) if s[0] == "#" else v4.new_code_cell(s) for s in sources]
+    made = slides.slides(v4.new_notebook(cells=texts))
+    expected = [*sources[:4], slides.BREAK, *sources[4:]]
+    assert [cell.source for cell in made.cells] == expected
 
 
 def test_slides_of_a_lesson_need_no_network(tmp_path):

@@ -1,9 +1,9 @@
 """Slides from the lessons: python -m tools.slides 04     writes build/slides/html/04_....html
 
-A slide for each piece of text of a lesson that has cells below it, with these: what is folded there
-(set-up, checks, solutions) is left out, and so is the code of figures. A widget stands there as its
-first figure. A slide that is too long scrolls. Made by Sphinx with
-sphinx-revealjs, so that formulas and figures need no network.
+A slide for each piece of text of a lesson that has cells below it, with as many of these as fit:
+the next slide has the rest. What is folded there (set-up, checks, solutions) is left out, and so is
+the code of figures. A widget stands there as its first figure. A single cell that is too long
+scrolls. Made by Sphinx with sphinx-revealjs, so that formulas and figures need no network.
 """
 
 from __future__ import annotations
@@ -25,6 +25,8 @@ from tools.notebooks import find, read
 ROOT = Path(__file__).resolve().parents[1]
 BUILD = ROOT / "build" / "slides"
 BREAK = "```{revealjs-break}\n```"
+ROOM = 23  # lines of text that a slide has below its title, about
+WIDE = 105  # characters of such a line
 LINK = re.compile(r"(?<!!)\[([^\]]+)\]\((?!https?:)[^)]*\)")  # to another notebook: words
 LEFT_OUT = ("Reading", "Next")
 SETTINGS = """\
@@ -65,21 +67,50 @@ def is_shown(cell: NotebookNode) -> bool:
     return not folded and not {"solution", "hide-input", "exercise"} & set(execute.tags(cell))
 
 
+def height_of(cell: NotebookNode) -> float:
+    """How many lines of text a cell takes on a slide, about."""
+    if cell.cell_type == "markdown":
+        lines = cell.source.replace("$$", "$$\n\n").splitlines()  # a formula stands higher
+        return sum(0.4 if not line else -(-len(line) // WIDE) for line in lines)
+    lines = 0 if "remove-input" in execute.tags(cell) else 0.8 * len(cell.source.splitlines()) + 0.8
+    for output in cell.outputs:
+        data = output.get("data", {})
+        if pictures.pictures(data):
+            lines += 13
+        elif "text/html" in data:
+            lines += data["text/html"].count("<tr") + 1
+        else:
+            text = output.get("text") or data.get("text/plain", "")
+            lines += 0.8 * len("".join(text).splitlines()) + 0.8
+    return lines
+
+
+def is_introduction(cell: NotebookNode, after: NotebookNode) -> bool:
+    """Whether it is text that stands with the cell below it."""
+    return cell.cell_type == "markdown" and after.cell_type == "code"
+
+
 def slides(notebook: NotebookNode) -> NotebookNode:
-    """A lesson with a break before each text that has a cell below it; of figures no code."""
+    """A lesson with a break before each text that has a cell below it, and before a cell that does
+    not fit any more; of figures no code."""
     shown = [cell for cell in copy.deepcopy(notebook.cells) if is_shown(cell)]
     below = [*shown[1:], nbformat.v4.new_markdown_cell()]
     cells: list[NotebookNode] = []
+    filled = 0.0
     for cell, after in zip(shown, below, strict=True):
         if cell.cell_type == "markdown":
             if re.match(rf"## (?:{'|'.join(LEFT_OUT)})\b", cell.source):
                 continue
             cell.source = LINK.sub(r"\1", cell.source)
-            begins_itself = re.search(r"^## ", cell.source, re.MULTILINE)
-            if cells and after.cell_type == "code" and not begins_itself:
-                cell.source = f"{BREAK}\n\n{cell.source}"
         elif any(pictures.pictures(output.get("data", {})) for output in cell.outputs):
             cell.metadata["tags"] = ["remove-input"]
+        height = height_of(cell)
+        if cell.cell_type == "markdown" and re.search(r"^##+ ", cell.source, re.MULTILINE):
+            filled = 0.0  # a heading begins a slide itself
+        elif cells and (filled + height > ROOM or is_introduction(cell, after)):
+            cells.append(nbformat.v4.new_markdown_cell(BREAK))
+            filled = 0.0
+        filled += height
         cells.append(cell)
     return nbformat.v4.new_notebook(cells=cells, metadata=notebook.metadata)
 
