@@ -138,6 +138,7 @@ STUDY = Study(
     rates={"sgd": Knob("rate", 0.05, reach=6), "adam": Knob("rate", 0.01)},
     batch_size=50,
     units=True,
+    ratios={"units": [(UNITS[0] / unit) ** 2 for unit in UNITS[1:]]},  # those of 1 / variance
 )
 
 

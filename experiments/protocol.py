@@ -152,6 +152,8 @@ class Study:
         batch_size: rows a step.
         units: the targets have units that differ, so that standardising them is a control.
         weight_decay: its knob, where the study has it.
+        ratios: name of a data set -> weights of all tasks but the first, relative to it, at which
+            the search for fixed weights starts; 1 where nothing is said.
         observe: as in `train_many`.
         standardise: function of a data set that returns it with standardised targets, for the
             contenders that ask for these; default: every target, each of its columns.
@@ -174,6 +176,7 @@ class Study:
     batch_size: int
     units: bool = False
     weight_decay: Knob | None = None
+    ratios: Mapping[str, Sequence[float]] = field(default_factory=dict)
     observe: Callable[..., dict[str, Tensor]] | None = None
     standardise: Callable[[MultiTaskData], MultiTaskData] | None = None
     trials: int = 8
@@ -192,7 +195,8 @@ class Study:
         if self.weight_decay is not None:
             network.append(self.weight_decay)
         n_ratios = _n_tasks(self.data[data]) - 1 if contender.ratios else 0
-        ratios = [Knob(f"ratio {k}", 1.0, reach=3) for k in range(1, n_ratios + 1)]
+        starts = self.ratios.get(data, [1.0] * n_ratios)
+        ratios = [Knob(f"ratio {k + 1}", starts[k], reach=3) for k in range(n_ratios)]
         return (*network, *contender.knobs, *ratios)
 
     def cells(self) -> Iterator[Cell]:

@@ -311,7 +311,6 @@ def differences(
     if task is not None:
         errors = errors[errors["task"] == task]
     keys = [*CELL, "seed", "contender"]
-    keys = [*CELL, "seed", "contender"]
     wide = errors.groupby(keys, sort=False)["error"].mean().unstack("contender")
     other = wide.pop(against)
     scale = other.groupby(list(CELL)).transform("mean")
