@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from experiments.nb05_trap import adam
 from mtl_utils import Weighting, make_weighting
 from mtl_utils.ensemble import Ensemble, train_many
-from mtl_utils.losses import gaussian_nll
+from mtl_utils.losses import beta_nll
 from mtl_utils.models import HardSharing, mlp
 
 SEEDS = range(10)
@@ -50,14 +50,18 @@ def network(head: Callable[[], nn.Module]) -> tuple[nn.Module, Weighting]:
     return HardSharing(trunk, [nn.Linear(32, 1), head()]), make_weighting("equal", 1)
 
 
-def likelihood(model: nn.Module, x: Tensor, y: Tensor) -> Tensor:
-    """The loss of the only task, [1]."""
+def likelihood(model: nn.Module, x: Tensor, y: Tensor, beta: float) -> Tensor:
+    """The loss of the only task, [1]; beta = 0 is the likelihood itself."""
     mean, s = model(x)
-    return gaussian_nll(mean, s, y)[None]
+    return beta_nll(mean, s, y, beta)[None]
 
 
 def train(
-    rows: list[Tensor], constant: bool = False, epochs: int = 60, batch: int = 200
+    rows: list[Tensor],
+    constant: bool = False,
+    epochs: int = 60,
+    batch: int = 200,
+    beta: float = 0.0,
 ) -> Ensemble:
     """A network for each seed, on the rows of that seed.
 
@@ -65,12 +69,13 @@ def train(
         rows: of `draw`.
         constant: one s for all x, instead of a variance head.
         epochs, batch: of Adam at 0.02, which falls to 0 along a cosine.
+        beta: of `beta_nll`.
     """
     steps = epochs * -(-rows[0].shape[1] // batch)
     head = ConstantHead if constant else partial(nn.Linear, 32, 1)
     return train_many(
         partial(network, head),
-        likelihood,
+        partial(likelihood, beta=beta),
         rows,
         SEEDS,
         epochs,

@@ -10,6 +10,7 @@ one of them. A record that is there is completed.
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -45,9 +46,10 @@ def draw(n: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
     return x, truth(x) + 0.05 * torch.randn(len(SEEDS), n, 1, generator=generator)
 
 
-def make():
-    trunk = mlp(1, 32, 32, activation=nn.Tanh, last=True)
-    return HardSharing(trunk, [nn.Linear(32, 1), nn.Linear(32, 1)]), make_weighting("equal", 1)
+def make(width: int):
+    trunk = mlp(1, width, width, activation=nn.Tanh, last=True)
+    heads = [nn.Linear(width, 1), nn.Linear(width, 1)]
+    return HardSharing(trunk, heads), make_weighting("equal", 1)
 
 
 def loss_of(method: str, steps: int) -> Callable[..., Tensor]:
@@ -88,12 +90,12 @@ def half_errors(model: nn.Module, x: Tensor, y: Tensor) -> Tensor:
     return torch.stack([(error * part).sum() / part.sum() for part in (hard, 1 - hard)]).sqrt()
 
 
-def train(method: str, rate: float = 0.02, epochs: int = 200) -> Ensemble:
+def train(method: str, rate: float = 0.02, epochs: int = 200, width: int = 32) -> Ensemble:
     """All seeds side by side, by one of `METHODS`; `curves["test"]` holds `half_errors`."""
     data, test = rows()
     steps = epochs * (N // BATCH)
     return train_many(
-        make,
+        partial(make, width),
         loss_of(method, steps),
         data,
         SEEDS,
