@@ -517,6 +517,18 @@ def test_gradnorm_by_hand():
     assert slope.tolist() == [1.0, 2.0, -3.0]
 
 
+def test_gradnorm_measures_progress_from_the_losses_of_the_first_call():
+    """Norms are 1 throughout. The second loss becomes 4 times as large, so its rate is 1.6, the
+    first one's 0.4: Adam moves both weights by lr times 0.1 / (1 - 0.9^2) over the root of
+    0.001 / (1 - 0.999^2), the first step having had no slope."""
+    trunk = torch.ones(1, 1, requires_grad=True)
+    weighting = make_weighting("gradnorm", 2, lr=0.1)
+    for second in (1.0, 4.0):
+        weighting.backward(torch.stack([trunk.sum(), trunk.sum() + second - 1]), [trunk])
+    moved = 0.1 * (0.1 / (1 - 0.9**2)) / (0.001 / (1 - 0.999**2)) ** 0.5
+    assert weighting.weights_now().tolist() == pytest.approx([1 - moved, 1 + moved])
+
+
 @pytest.mark.parametrize("floor", [1e-4, 0.9])
 def test_gradnorm_moves_its_weights_by_adam_and_scales_them(floor):
     weighting = make_weighting("gradnorm", 3, alpha=1.0, lr=0.05, floor=floor)
