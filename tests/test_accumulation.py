@@ -64,11 +64,12 @@ def test_before_the_last_micro_batch_nothing_lands(name):
     assert same_state(rule.state_dict(), before)
 
 
-def test_a_task_without_labels_in_some_micro_batches():
+@pytest.mark.parametrize("name", ["mgda", "log"])  # gradients, losses
+def test_a_task_without_labels_in_some_micro_batches(name):
     """Its mean is over those where it has some."""
     model, x, y = problem()
     twin = copy.deepcopy(model)
-    rule, other = make("mgda", K), make("mgda", K)
+    rule, other = make(name, K), make(name, K)
     rule.use(accumulate=2)
     first, second = losses_of(model, x[:24], y[:, :24]), losses_of(model, x[24:], y[:, 24:])
     second = torch.stack([second[0], second[1] * torch.nan, second[2]])

@@ -3,6 +3,7 @@
 import pytest
 import torch
 from torch import nn
+from torch.optim.lr_scheduler import CosineAnnealingLR, LinearLR
 
 from experiments.controls import AveragedTrunk, SumToK
 from mtl_utils import make_weighting
@@ -179,6 +180,20 @@ def test_schedules(schedule):
     assert_alike([maker("uncertainty", {})] * 3, "adam", schedule)
 
 
+def test_schedules_are_those_of_torch():
+    steps = 12
+    for name, make in {
+        "linear": lambda optimizer: LinearLR(optimizer, 1.0, 0.0, steps),
+        "cosine": lambda optimizer: CosineAnnealingLR(optimizer, steps),
+    }.items():
+        optimizer = torch.optim.SGD([torch.zeros(1, requires_grad=True)], lr=0.5)
+        scheduler = make(optimizer)
+        for step in range(steps):
+            assert scheduler.get_last_lr() == pytest.approx([0.5 * SCHEDULES[name](step / steps)])
+            optimizer.step()
+            scheduler.step()
+
+
 class Halves(LossWeighting):
     """A rule of somebody's own, that is not registered; what it learns has options per member."""
 
@@ -228,6 +243,29 @@ def test_a_member_that_diverges_disturbs_no_other(name):
         torch.testing.assert_close(both.parameters[key][0], value[0])
     torch.testing.assert_close(both.curves["val"][:, 0], one.curves["val"][:, 0])
     assert set(both.failures) <= {1} and not one.failures
+
+
+def test_a_member_whose_rule_gives_up_is_asked_no_more():
+    """Its own losses are finite to the end; from the third epoch on they count as infinite."""
+
+    class GivesUp(Halves):
+        observes, told = ("train_losses",), 0
+
+        def objective(self, losses):
+            if self.told == 2:
+                raise ValueError("losses: enough")
+            return super().objective(losses)
+
+        def _observe(self, key, values):
+            self.told += 1
+
+    rule = GivesUp(1.0)
+    makes = [lambda: (maker("equal", {})()[0], rule), maker("uncertainty", {})]
+    both = fit(makes, [0.01, 0.01], metric=metric, splits={"val": data(0)})
+    assert both.failures == {0: "losses: enough"} and rule.told == 2
+    for values in (both.losses, both.curves["val"]):
+        assert torch.isfinite(values[:2]).all() and torch.isfinite(values[:, 1]).all()
+        assert torch.isinf(values[2:, 0]).all()
 
 
 def test_a_training_that_cannot_begin_raises():

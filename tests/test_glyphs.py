@@ -227,8 +227,10 @@ def test_placing_turns_scales_and_moves(character):
     assert np.hypot(*turned_centre) == pytest.approx(np.hypot(*centre), abs=0.1)
     assert sum(measure(angle=30)[1]) == pytest.approx(sum(spread), rel=0.02)
     assert sum(measure(em=0.25)[1]) == pytest.approx(sum(spread) / 4, rel=0.1)
-    moved, _ = measure(right_by=0.125, down_by=-0.0625)
-    assert moved == pytest.approx([centre[0] + 8, centre[1] - 4], abs=0.05)
+    for angle in (0, 30):
+        centre, _ = measure(angle)
+        moved, _ = measure(angle, right_by=0.125, down_by=-0.0625)
+        assert moved == pytest.approx([centre[0] + 8, centre[1] - 4], abs=0.05)
 
 
 @pytest.mark.parametrize("options", [{"n_train": 0}, {"n_val": -1}, {"n_test": 1.5}, {"size": 8}])

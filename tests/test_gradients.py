@@ -356,6 +356,14 @@ def test_a_bad_gradient_stays_with_its_task():
         assert rows[0].tolist() == [4, 4] and bool(rows[1].isnan().all())
 
 
+def test_a_coefficient_of_0_leaves_an_infinite_gradient_out():
+    theta = torch.ones(2, dtype=torch.float64, requires_grad=True)
+    z = theta * 2
+    losses = torch.stack([(z + 1).sum(), (z - z.detach()).sqrt().sum()])
+    task_gradients(losses, [theta]).fill(torch.tensor([1.0, 0.0]))
+    assert theta.grad.tolist() == [2, 2]
+
+
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
 def test_half_precision_gradients_do_not_overflow_the_gramian(dtype):
     theta = torch.ones(4, dtype=dtype, requires_grad=True)

@@ -205,6 +205,29 @@ def finish_step(weighting, problem, losses, number, present):
     observe(weighting, number)
 
 
+SHARES = {
+    "moco": lambda rule: rule.shares,
+    "modo": lambda rule: rule.shares,
+    "sdmgrad": lambda rule: rule.shares,
+    "gradnorm": lambda rule: rule.w / K,
+    "excess_mtl": lambda rule: rule.log_w.exp() / K,
+}
+
+
+@pytest.mark.parametrize("name", SHARES)
+def test_the_shares_of_all_tasks_sum_to_1_and_those_of_absent_ones_stay(name):
+    problem, weighting = Problem(K), build(name, [True] * K)
+    for number, present in enumerate(PRESENT):
+        before = SHARES[name](weighting).clone()
+        losses = with_absent(problem, present, "nan")
+        weighting.backward(losses, shared=[problem.theta], present=present)
+        away, after = [not here for here in present], SHARES[name](weighting)
+        torch.testing.assert_close(after[away], before[away])
+        assert after.sum().item() == pytest.approx(1)
+        finish_step(weighting, problem, losses, number, present)
+    assert (after - 1 / K).abs().max() > 0.01
+
+
 @every_rule
 def test_all_present_is_the_default(name):
     found = []

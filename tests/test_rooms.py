@@ -60,6 +60,14 @@ def test_a_wall_seen_head_on_is_as_far_at_every_pixel():
         assert (value[far] == wanted).all()
 
 
+def test_a_wall_is_lit_by_the_law_of_lambert():
+    """Colour 0.6, ambient 0.25, and the lamp's 0.85 times the cosine over 1 + 0.03 distance^2."""
+    images, _, _, _ = render(scene(), SIZE)  # the middle pixel: the wall 5 away, lamp 1.3 above
+    distance = math.hypot(5, 1.3)
+    wanted = 0.6 * (0.25 + 0.85 * 5 / distance / (1 + 0.03 * distance**2))
+    torch.testing.assert_close(images[0, :, MIDDLE, MIDDLE], torch.full((3,), wanted))
+
+
 def test_floor_and_side_walls_lie_where_the_rays_meet_them():
     _, classes, depth, normals = render(scene(), SIZE)
     right, up = slopes()

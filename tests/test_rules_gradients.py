@@ -149,7 +149,10 @@ def test_graddrop_is_that_of_torchjd(rows, leak, seed):
         leaks = torch.full((len(rows),), leak, dtype=torch.float64)
         theirs = aggregation.GradDrop(leak=leaks)(torch.as_tensor(rows))
     torch.testing.assert_close(ours, theirs, rtol=1e-9, atol=1e-12)
-    assert share.min() >= 0 and share.max() <= 1
+    purity = 0.5 * (1 + rows.sum(0) / np.abs(rows).sum(0))
+    kept = leak + (1 - leak) * (np.sign(rows) == np.where(purity > u.numpy(), 1, -1))
+    wanted = (kept * rows**2).sum(1) / (rows**2).sum(1)
+    np.testing.assert_allclose(share.numpy(), wanted, rtol=1e-9, atol=1e-12)
 
 
 # ---- what defines each rule ----------------------------------------------------------------------
@@ -316,6 +319,14 @@ def test_three_rules_bisect_two_gradients(rows):
     assert abs(unit(direction("imtl_g", rows)) @ bisector) == pytest.approx(1, abs=1e-9)
 
 
+def test_config_points_where_the_unit_gradients_do_however_little_they_have_in_common():
+    """Three at 120 degrees, one of them a little off: their least-squares solution is short."""
+    angles = np.array([0.0, 2 * np.pi / 3, 4 * np.pi / 3 + 1e-10])
+    rows = np.stack([np.cos(angles), np.sin(angles)], 1)
+    wanted = np.linalg.lstsq(rows, np.ones(3), rcond=None)[0]
+    assert unit(direction("config", rows)) @ unit(wanted) == pytest.approx(1, abs=1e-6)
+
+
 def test_imtl_g_may_turn_round():
     """sum alpha = 1 fixes the sign, and that can be the wrong one: g_k'd < 0 for every task."""
     tilt = 0.05  # the third lies between the other two, a little above their plane, and is short
@@ -468,6 +479,7 @@ class Net:
 def test_gradnorm_slope_is_that_of_its_objective(alpha, forked):
     """No second derivative is needed: autograd through the norms gives the same."""
     net, weighting = Net(), make_weighting("gradnorm", 3, alpha=alpha, lr=0.1)
+    start = net.losses()[0].detach()
     for _ in range(3):
         losses, features = net.losses(forked)
         w = weighting.w.clone().requires_grad_()
@@ -478,7 +490,6 @@ def test_gradnorm_slope_is_that_of_its_objective(alpha, forked):
             )
             rows.append(torch.cat([g.flatten() for g in found]).norm())
         norms = torch.stack(rows)
-        start = losses.detach() if weighting.start.isnan().any() else weighting.start
         progress = losses.detach() / start
         target = norms.mean() * (progress / progress.mean()) ** alpha
         (wanted,) = torch.autograd.grad((norms - target.detach()).abs().sum(), w, retain_graph=True)
@@ -504,6 +515,18 @@ def test_gradnorm_by_hand():
     # L / L(0) = 1/2, 1/2, 2: rates 1/2, 1/2, 2, targets 1/2, 1/2, 8
     slope = weighting.slope(torch.tensor([0.5, 1.0, 8.0]), norms)
     assert slope.tolist() == [1.0, 2.0, -3.0]
+
+
+def test_gradnorm_measures_progress_from_the_losses_of_the_first_call():
+    """Norms are 1 throughout. The second loss becomes 4 times as large, so its rate is 1.6, the
+    first one's 0.4: Adam moves both weights by lr times 0.1 / (1 - 0.9^2) over the root of
+    0.001 / (1 - 0.999^2), the first step having had no slope."""
+    trunk = torch.ones(1, 1, requires_grad=True)
+    weighting = make_weighting("gradnorm", 2, lr=0.1)
+    for second in (1.0, 4.0):
+        weighting.backward(torch.stack([trunk.sum(), trunk.sum() + second - 1]), [trunk])
+    moved = 0.1 * (0.1 / (1 - 0.9**2)) / (0.001 / (1 - 0.999**2)) ** 0.5
+    assert weighting.weights_now().tolist() == pytest.approx([1 - moved, 1 + moved])
 
 
 @pytest.mark.parametrize("floor", [1e-4, 0.9])
@@ -586,11 +609,18 @@ def test_graddrop_keeps_one_sign_and_its_expectation():
     torch.testing.assert_close(weighting.merge(same, torch.ones(3))[0], same.sum(0))
 
 
+def test_pareto_mtl_on_the_border_of_its_cone_is_inside():
+    rule = make_weighting("pareto_mtl", 2, preferences=[[1.0, 0.0], [0.0, 1.0]], index=0)
+    assert rule.towards(np.eye(2), np.array([3.0, 3.0])).tolist() == [0.5, 0.5]
+    assert rule.inside
+
+
 def test_pareto_mtl_two_phases():
     u = [[1.0, 0.0], [1.0, 1.0], [0.0, 1.0]]
     rows = np.array([[1.0, 0.3], [-0.5, 1.0]])
     gramian, preferences = rows @ rows.T, np.array(u) / np.linalg.norm(u, axis=1, keepdims=True)
     weighting = make_weighting("pareto_mtl", 2, preferences=u, index=0)
+    np.testing.assert_allclose(weighting.preferences.numpy(), preferences)
     losses = np.array([0.2, 0.9])  # far from the first vector: both constraints are violated
     differences = preferences[1:] - preferences[0]
     assert (differences @ losses > 0).all()

@@ -177,6 +177,12 @@ def test_dwa_without_a_ratio_counts_as_unchanged(temperature):
     assert torch.equal(after("dwa", overflow, temperature=temperature), expected)
 
 
+def test_dwa_takes_a_temperature_however_low():
+    """The largest ratio over the temperature is 1e310 here: infinite."""
+    weights = after("dwa", vector([[1.0, 1.0], [1e10, 0.5]]), temperature=1e-300)
+    assert weights.tolist() == [2.0, 0.0]
+
+
 def test_dwa_refuses_negative_losses_and_bad_temperatures():
     with pytest.raises(ValueError, match=r"train_losses: dwa needs .* task 1 is -2"):
         make_weighting("dwa", 2).observe(train_losses=[1.0, -2.0])
@@ -233,6 +239,8 @@ def test_dtp_range():
     for kpi_min, kpi in ((0.01, 0.0), (0.01, 0.005), (0.2, 0.1)):
         weights = after("dtp", [vector([kpi])], gamma=1, kpi_min=kpi_min)
         assert weights.item() == pytest.approx(-(1 - kpi_min) * math.log(kpi_min), rel=1e-12)
+    usual = after("dtp", [vector([0.0])], gamma=0)  # kpi_min = 0.01
+    assert usual.item() == pytest.approx(math.log(100), rel=1e-12)
 
 
 @few

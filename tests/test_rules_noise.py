@@ -269,8 +269,9 @@ def test_cr_mogm_around_a_rule_with_a_state_goes_on_from_a_file(inner):
     assert same_state(rule.state_dict(), again.state_dict())
 
 
-def test_cr_mogm_overflow_moves_no_state_of_the_rule_inside():
-    rule = make_weighting("cr_mogm", 2, rule="pcd")
+@pytest.mark.parametrize("inner", ["pcd", "pcgrad"])  # one has averages, one draws
+def test_cr_mogm_overflow_moves_no_state_of_the_rule_inside(inner):
+    rule = make_weighting("cr_mogm", 2, rule=inner)
     before = copy.deepcopy(rule.state_dict())
     problem = Problem(2)
     problem.heads[0].register_hook(lambda g: g * torch.inf)  # seen only when the step has landed

@@ -84,6 +84,15 @@ def test_the_optimum_need_not_be_pareto_optimal(name, option):
         torch.testing.assert_close(end, vector([1.0, 1.0]), rtol=0, atol=0.02)
 
 
+def test_a_preference_for_none_of_the_tasks_present_is_no_direction():
+    """Then the weighted sum and the cosine are 0, and PBI wants the loss that is there small."""
+    for name, wanted in (("cosmos", 0.0), ("pbi", 3.0)):
+        rule = make_weighting(name, 2, preference=[1.0, 0.0], **{OPTION[name]: 3.0}).double()
+        losses = vector([0.5, 0.7]).requires_grad_()
+        weights = rule.backward(torch.stack(losses.unbind()), present=[False, True])
+        assert weights.tolist() == pytest.approx([0.0, wanted])
+
+
 def test_all_losses_zero_have_no_direction():
     rule = make_weighting("cosmos", 2).double()
     with pytest.raises(ValueError, match=r"^losses: cosmos needs a loss that is not 0, got: task"):
@@ -115,14 +124,14 @@ def pcd(rows, **options):
     return (alpha @ rows).numpy(), alpha.numpy()
 
 
-@given(data=st.data(), tau=st.sampled_from([0.0, 0.02, 0.5, 1.0]))
+@given(data=st.data(), tau=st.sampled_from([0.0, 0.02, 0.5, 1.0]), eps=st.sampled_from([1e-8, 0.1]))
 @few
-def test_pcd_is_that_of_torchjd_call_by_call(data, tau):
+def test_pcd_is_that_of_torchjd_call_by_call(data, tau, eps):
     """Its solver stops at 1e-9; its average begins at 0 and is divided by 1 - beta^calls."""
     rows = data.draw(jacobians(max_tasks=6, decades=3.0))
     rng = np.random.default_rng(data.draw(st.integers(0, 99)))
-    ours = make_weighting("pcd", len(rows), tau=tau, beta=0.7).double()
-    theirs = aggregation.PCD(tau=tau, beta=0.7)
+    ours = make_weighting("pcd", len(rows), tau=tau, beta=0.7, eps=eps).double()
+    theirs = aggregation.PCD(tau=tau, beta=0.7, eps=eps)
     for _ in range(4):
         now = torch.as_tensor(rows * rng.uniform(0.5, 2.0, size=rows.shape))
         wanted = theirs(now)
@@ -166,3 +175,11 @@ def test_pcd_drops_constraints_that_no_direction_fulfils_and_stops_with_the_main
     np.testing.assert_allclose(pcd(np.stack([0 * main, side]), tau=0.5)[0], 0)
     np.testing.assert_allclose(pcd(np.stack([side, -3 * side]), tau=0.0)[0], 0, atol=1e-12)
     np.testing.assert_allclose(pcd(np.stack([side, -3 * side]), tau=0.5)[0], -side, atol=1e-6)
+
+
+@pytest.mark.parametrize("tilt", [1e-2, 1e-5])
+def test_pcd_goes_a_whole_step_however_little_the_main_task_gains_by_it(tilt):
+    """Two gradients that are nearly opposite; tau = 0 leaves what is at right angles to both."""
+    rows = np.array([[2.0, 0.0], [-np.cos(tilt), np.sin(tilt)]])
+    wanted = 2.0 * np.array([np.sin(tilt), np.cos(tilt)])
+    np.testing.assert_allclose(pcd(rows, tau=0.0, eps=0.0)[0], wanted, atol=1e-4)

@@ -1,5 +1,7 @@
 """Solvers on the Gramian, by their optimality conditions, closed forms and scipy."""
 
+from unittest import mock
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -23,6 +25,11 @@ def jacobians(draw, max_tasks=10, decades=6.0, dependent=False):
     rows = rng.normal(size=(n_tasks, columns)) + common * rng.normal(size=columns)
     rows /= np.linalg.norm(rows, axis=1, keepdims=True)
     return rows * 10 ** rng.uniform(-decades / 2, decades / 2, size=(n_tasks, 1))
+
+
+def test_a_zero_gradient_is_at_right_angles_to_all_others():
+    norms, cosine = solvers.cosines(np.diag([4.0, 0.0]))
+    assert norms.tolist() == [2, 0] and cosine.tolist() == [[1, 0], [0, 1]]
 
 
 def min_norm_residual(gramian, alpha):
@@ -49,6 +56,32 @@ def test_min_norm_point_of_two_is_the_closed_form(rows):
     wanted = np.clip((g2 - g1) @ g2 / ((g1 - g2) @ (g1 - g2)), 0, 1)
     alpha = solvers.min_norm_point(rows @ rows.T)
     assert alpha[0] == pytest.approx(wanted, rel=1e-8, abs=1e-12)
+
+
+def test_min_norm_point_of_two_that_are_nearly_the_same_is_between_them():
+    tilt = 1e-5
+    rows = np.array([[np.cos(tilt), np.sin(tilt)], [np.cos(tilt), -np.sin(tilt)]])
+    np.testing.assert_allclose(solvers.min_norm_point(rows @ rows.T), [0.5, 0.5], rtol=1e-4)
+
+
+def test_min_norm_point_keeps_a_small_weight_that_grows_again():
+    rng = np.random.default_rng(328)  # on the way the weight of a task is small in this one
+    rows = rng.normal(size=(12, 16)) + rng.normal(size=16)
+    rows /= np.linalg.norm(rows, axis=1, keepdims=True)
+    gramian = rows @ rows.T
+    assert min_norm_residual(gramian, solvers.min_norm_point(gramian)) < 1e-10
+
+
+def test_min_norm_point_ends_where_rounding_leaves_no_progress():
+    """Of two gradients that are all but the same it might take one for the other for ever."""
+    for seed in range(100):
+        rng = np.random.default_rng(seed)
+        rows = rng.normal(size=(5, 7))
+        rows[1] = rows[0] + 1e-8 * rng.normal(size=7)
+        with mock.patch.object(solvers, "_shrink", wraps=solvers._shrink) as turns:
+            alpha = solvers.min_norm_point(rows @ rows.T)
+        assert turns.call_count <= 10
+        assert min_norm_residual(rows @ rows.T, alpha) < 1e-8
 
 
 @pytest.mark.parametrize("n_tasks", [3, 10, 40])
@@ -131,6 +164,39 @@ def test_dual_cone_is_that_of_scipy(seed):
     np.testing.assert_allclose(solvers.dual_cone(rows @ rows.T, u), u + z, atol=1e-9)
 
 
+def test_dual_cone_leaves_no_conflict_however_small():
+    """The second and third are the same, so that no system of both can be solved."""
+    rows = np.array([[1.0, 0.0], [-1e-5, 1.0], [-1e-5, 1.0]])
+    x = solvers.dual_cone(rows @ rows.T, [1.0, 0.0, 0.0])
+    assert (rows @ (x @ rows)).min() > -1e-12
+
+
+def test_block_pivoting_ends_where_exchanging_all_wrong_signs_goes_in_circles():
+    rng = np.random.default_rng(323)  # one of few such
+    rows = rng.normal(size=(4, 5))
+    rows /= np.linalg.norm(rows, axis=1, keepdims=True)
+    matrix, q = rows @ rows.T, rng.normal(size=(1, 4))
+    with mock.patch.object(solvers, "_one_by_one", side_effect=AssertionError):
+        z = solvers._nonnegative(matrix, q)
+    assert np.abs(np.minimum(z, z @ matrix + q)).max() < 1e-12
+
+
+def test_no_weight_is_negative_by_rounding():
+    """The second and fourth are 0: a solution at the border of what is free."""
+    for seed in range(20):
+        rows = np.random.default_rng(seed).normal(size=(4, 6))
+        rows /= np.linalg.norm(rows, axis=1, keepdims=True)
+        matrix, wanted = rows @ rows.T, np.array([1.0, 0.0, 2.0, 0.0])
+        z = solvers._nonnegative(matrix, (-matrix @ wanted)[None])[0]
+        assert z.min() >= 0
+        np.testing.assert_allclose(z, wanted, atol=1e-12)
+
+
+def test_freeing_one_by_one_tells_gradients_apart_that_are_nearly_the_same():
+    matrix, wanted = np.array([[1.0, 1 - 1e-8], [1 - 1e-8, 1.0]]), np.array([1.0, 2.0])
+    np.testing.assert_allclose(solvers._one_by_one(matrix, -matrix @ wanted), wanted, rtol=1e-6)
+
+
 @given(rows=jacobians(), alpha=st.sampled_from([0.5, 1.0, 2.0, 5.0]))
 @few
 def test_proportional_fairness_solves_its_equation(rows, alpha):
@@ -151,6 +217,15 @@ def test_proportional_fairness_hears_long_gradients(seed, alpha):
     gramian = rows @ rows.T
     w = solvers.proportional_fairness(gramian, alpha)
     assert np.abs((gramian @ w) * w ** (1 / alpha) - 1).max() < 1e-11
+
+
+@pytest.mark.parametrize(("n_tasks", "seed"), [(6, 50), (10, 26)])
+def test_proportional_fairness_gives_up_rather_than_be_wrong(n_tasks, seed):
+    """Where so many digits are lost that nothing is left: zeros."""
+    rng = np.random.default_rng(seed)
+    rows = rng.normal(size=(n_tasks, n_tasks + 3)) * 10 ** rng.uniform(-2, 2, size=(n_tasks, 1))
+    w = solvers.proportional_fairness(rows @ rows.T, 0.2)
+    assert w.max() == 0 or np.abs((rows @ (w @ rows)) * w**5 - 1).max() < 0.01
 
 
 @pytest.mark.parametrize("n_tasks", [2, 5, 10, 20, 40])
@@ -198,6 +273,15 @@ def test_trust_ball_is_optimal(rows, radius):
     dual = w @ rows @ mean + bound * np.linalg.norm(w @ rows)
     norms = np.linalg.norm(rows, axis=1)
     assert (rows @ d).min() >= dual - 1e-7 * norms.min() * (np.linalg.norm(mean) + bound)
+
+
+@pytest.mark.parametrize(("n_tasks", "radius", "seed"), [(3, 3.0, 47), (5, 0.4, 42), (8, 3.0, 17)])
+def test_trust_ball_helps_all_alike_that_it_moves_for(n_tasks, radius, seed):
+    """Exactly: the length that it looks for is not left when it is nearly right."""
+    rows = np.random.default_rng(seed).normal(size=(n_tasks, n_tasks + 3))
+    x = solvers.trust_ball(rows @ rows.T, radius)
+    gains = (rows @ (x @ rows))[x > 1 / n_tasks + 1e-9]
+    assert len(gains) > 1 and np.ptp(gains) < 1e-12
 
 
 def test_trust_ball_limits():

@@ -223,9 +223,8 @@ def _bias_of(nodes: list, uses: dict[int, list[Use]], shared: Sequence[Tensor]) 
     """The bias that these nodes add and no other, if it is shared."""
     for parameter in shared:
         found = uses.get(id(parameter), [])
-        if {u.role for u in found} == {"bias"} and len(found) == len(nodes):
-            if {u.node for u in found} == set(nodes):
-                return parameter
+        if {u.role for u in found} == {"bias"} and {u.node for u in found} == set(nodes):
+            return parameter
     return None
 
 

@@ -139,13 +139,13 @@ def one_bias_in_two_layers() -> Situation:
 
 @situation
 def scaled_matrix_products() -> Situation:
-    """addmm with factors, products from the left, and a weight in two roles."""
+    """addmm with factors, products from the left, and a weight that one layer transposes."""
     u, v, w = (nn.Parameter(numbers(16, 16) / 4) for _ in range(3))
     b, heads, x = nn.Parameter(numbers(16)), linears(16), numbers(3, 16)
 
     def forward() -> list[Tensor]:
         h = torch.tanh(torch.addmm(b, x, u, beta=0.5, alpha=2.0))
-        h = torch.tanh(h @ w + h @ w.T)
+        h = torch.tanh(h @ w + functional.linear(h, w))
         h = torch.tanh((v @ h.T).T)
         return errors(head(h) for head in heads)
 
