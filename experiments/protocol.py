@@ -45,7 +45,7 @@ from mtl_utils.ensemble_optim import many_optimizer
 from mtl_utils.models import SeparateModels, count_parameters
 from mtl_utils.weighting import Weighting
 
-LEAST_ROUNDS, MOST_ROUNDS = 2, 12
+LEAST_ROUNDS, MOST_ROUNDS = 2, 24
 NETWORKS = ("shared", "untied", "alone")
 SPLITS = {"pick": ("val",), "report": ("val", "test")}  # nobody picks on test rows
 CELL = ("data", "optimiser", "width", "epochs")
@@ -132,6 +132,12 @@ def usual_controls(units: bool) -> tuple[Contender, ...]:
     return tuple(controls)
 
 
+def _ratio(name: str, start: float) -> Knob:
+    """Of a fixed weight to the first one."""
+    none = "one of the two tasks counts for nothing there"
+    return Knob(name, start, reach=3, least=start / 2**12, most=start * 2**12, because=none)
+
+
 @dataclass(frozen=True)
 class Study:
     """What is compared.
@@ -196,7 +202,7 @@ class Study:
             network.append(self.weight_decay)
         n_ratios = _n_tasks(self.data[data]) - 1 if contender.ratios else 0
         starts = self.ratios.get(data, [1.0] * n_ratios)
-        ratios = [Knob(f"ratio {k + 1}", starts[k], reach=3) for k in range(n_ratios)]
+        ratios = [_ratio(f"ratio {k + 1}", starts[k]) for k in range(n_ratios)]
         return (*network, *contender.knobs, *ratios)
 
     def cells(self) -> Iterator[Cell]:
