@@ -79,6 +79,7 @@ n = sympy.Symbol("n")
         ("99.2", [2, 1], "✗ 99.2: a direction"),
         ("99.2", 1, "… 99.2: two numbers are wanted, you gave one"),
         ("99.2", [1.0, 2.0, 3.0], "… 99.2: two numbers are wanted, you gave three"),
+        ("99.2", "0.856, 1.1", "… 99.2: the answer is a list of two numbers, not '0.856, 1.1'"),
         ("99.2", [..., 1.1], "… 99.2: put your answer in place of the dots"),
         ("99.3", " the Gramian", "✓ 99.3: well done"),
         ("99.3", "gram-matrix", "✓ 99.3: well done"),

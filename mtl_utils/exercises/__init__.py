@@ -152,7 +152,8 @@ def _numbers(answer: Any, count: int | None = None) -> np.ndarray:
     try:
         found = np.atleast_1d(np.asarray(answer, dtype=float)).ravel()
     except (TypeError, ValueError):
-        raise FormError(f"the answer is a number, not {answer!r}") from None
+        wanted = "a number" if count in (None, 1) else f"a list of {_in_words(count)} numbers"
+        raise FormError(f"the answer is {wanted}, not {answer!r}") from None
     if count is not None and len(found) != count:
         wanted, given = (_in_words(n) for n in (count, len(found)))
         numbers = "number is" if count == 1 else "numbers are"

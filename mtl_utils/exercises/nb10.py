@@ -33,14 +33,16 @@ EXERCISES = {
         praise="the nearest angle, and the length of L does not matter",
         mistakes=(
             (2, "Count from 0, as the rows of an array."),
+            (22.5, "That is the angle of its vector; give its row."),
+            (1 / 3, "That is the tangent of the angle of the losses; which vector is nearest?"),
             (0, "18.4 degrees is nearer to 22.5 than to 0."),
             (3, "That is the cone of (1, 3)."),
         ),
     ),
     "10.2": Exercise(
         answer=[0.6 - 0.0, 0.8 - 1.0],
-        hint="In phase 1 the violated constraint alone gives the coefficients: (6).",
-        formula="(6) with beta = 1 and no lambda: u_j - u_k, where k is the run and j the violated "
+        hint="In phase 1 the violated constraint alone gives the coefficients: (5).",
+        formula="(5) with beta = 1 and no lambda: u_j - u_k, where k is the run and j the violated "
         "constraint.",
         praise="task 1 down, task 2 up: the losses turn towards (0, 1)",
         mistakes=(
@@ -51,9 +53,9 @@ EXERCISES = {
     ),
     "10.3": Exercise(
         answer=(0.4 - 0.2) * (1 - 0.7) + (0.7 - 0.4) * (1 - 0.3) + (1 - 0.7) * (1 - 0.1),
-        hint="Draw the points: one of them adds nothing. Cut the area of the others into stripes.",
-        formula="Sort the three by the first loss; each rectangle reaches to the next one's first "
-        "loss, the last to 1.",
+        hint="Draw the points: one of them adds nothing. Cut the area of the others into slabs.",
+        formula="Sort the three by the first loss; each slab is 1 minus the first loss wide, and "
+        "reaches down from the lowest second loss so far to its own.",
         praise="the dominated (0.5, 0.5) adds nothing",
         mistakes=(
             (
@@ -78,6 +80,10 @@ EXERCISES = {
             (
                 lambda points: _alone(points, lambda q, p: bool((q < p).all())),
                 "One smaller loss is enough, if no other is larger.",
+            ),
+            (
+                lambda points: np.flatnonzero(_alone(points, _dominates)),
+                "Those are their places; return a boolean for each point.",
             ),
             (
                 lambda points: np.zeros(len(points), bool),

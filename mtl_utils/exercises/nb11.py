@@ -25,6 +25,16 @@ def _weights_now(losses, k):
     return _moves(means[-1], means[-2])
 
 
+def _sliding(losses, k):
+    if len(losses) < 2 * k:
+        return np.ones(losses.shape[1])
+    return _moves(losses[-k:].mean(0), losses[-2 * k : -k].mean(0))
+
+
+def _weights_always(losses, k):
+    return np.stack([_weights_now(losses[: t + 1], k) for t in range(len(losses))])
+
+
 EXERCISES = {
     "11.1": Exercise(
         answer=[2.0, 1.0, 0.0],
@@ -85,6 +95,7 @@ EXERCISES = {
             (1 / (1 + math.exp(0.6)), "That reads the output as a logit, as cross-entropy would."),
             (0.4, "Halve it: q = (1 + f) / 2."),
             (0.8, "That is the probability of no."),
+            (20, "As a number between 0 and 1."),
         ),
     ),
     "11.6": Exercise(
@@ -99,6 +110,14 @@ EXERCISES = {
                 lambda losses, k: _moves(losses[-k:].mean(0), losses[-2 * k : -k].mean(0)),
                 "Windows do not slide: the weights change every k iterations only, and before "
                 "two windows are full they are 1.",
+            ),
+            (
+                _sliding,
+                "Windows do not slide: iterations of a window that is not full wait.",
+            ),
+            (
+                _weights_always,
+                "Those are the weights of all iterations; return the last ones.",
             ),
             (
                 lambda losses, k: _weights_now(losses, k) / _weights_now(losses, k).sum(),

@@ -9,10 +9,13 @@ with extra("notebooks"):
     from scipy import stats
 
 
+def _with(law, spread: float, seeds: int) -> float:
+    """Formula (4) of the notebook, with the quantiles of a distribution."""
+    return float((law.ppf(0.975) + law.ppf(0.8)) * spread / math.sqrt(seeds))
+
+
 def _detectable(spread: float, seeds: int) -> float:
-    """Formula (4) of the notebook."""
-    t = stats.t(seeds - 1)
-    return float((t.ppf(0.975) + t.ppf(0.8)) * spread / math.sqrt(seeds))
+    return _with(stats.t(seeds - 1), spread, seeds)
 
 
 def _holm(p: list[float]) -> list[float]:
@@ -23,6 +26,12 @@ def _holm(p: list[float]) -> list[float]:
         largest = max(largest, (len(p) - place) * p[i])
         corrected[i] = min(1.0, largest)
     return corrected
+
+
+def _largest(p: list[float], value: float) -> float:
+    """Holm's for one of the values, not cut off at 1."""
+    up_to = sorted(v for v in p if v <= value)
+    return max((len(p) - place) * v for place, v in enumerate(up_to))
 
 
 EXERCISES = {
@@ -74,6 +83,15 @@ EXERCISES = {
                 "only.",
             ),
             (
+                lambda spread, seeds: _with(stats.norm, spread, seeds),
+                "The normal distribution knows the spread; yours is measured on few seeds, so take "
+                "Student's t.",
+            ),
+            (
+                lambda spread, seeds: _with(stats.t(seeds), spread, seeds),
+                "Of n differences, n - 1 degrees of freedom are left.",
+            ),
+            (
                 lambda spread, seeds: _detectable(spread, seeds) * math.sqrt(seeds),
                 "The mean of n differences scatters less than one: divide by the root of n.",
             ),
@@ -91,11 +109,19 @@ EXERCISES = {
     ),
     "14.6": Exercise(
         answer=_holm,
-        at=(([0.01, 0.04, 0.03],), ([0.2, 0.001, 0.6, 0.02, 0.02],)),
+        at=(([0.01, 0.04, 0.03],), ([0.2, 0.001, 0.6, 0.02, 0.02],), ([0.9, 0.5, 0.6],)),
         hint="Sort, multiply by K, K - 1, ..., and let none fall below the one before it.",
         formula="In order of p: max of the value before and (K - place) p, at most 1.",
         praise="a table of thirty rules needs it before you believe one line of it",
         mistakes=(
+            (
+                lambda p: sorted(_holm(p)),
+                "In the order in which they were given.",
+            ),
+            (
+                lambda p: [_largest(p, v) for v in p],
+                "A p-value is at most 1.",
+            ),
             (
                 lambda p: [min(1.0, len(p) * v) for v in p],
                 "That is Bonferroni's: every p times their number.",

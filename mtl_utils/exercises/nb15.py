@@ -33,6 +33,7 @@ EXERCISES = {
             ([-math.log(0.25), 40.0, 1.0], "The depth is in metres, and 40 cm are fewer."),
             ([-math.log(0.25), 0.4, 0.0], "The cosine of 90° is 0, and the loss is 1 minus it."),
             ([0.75, 0.4, 1.0], "The cross-entropy is the negative logarithm of p."),
+            ([2.0, 0.4, 1.0], "In nats: take the natural logarithm."),
         ),
     ),
     "15.2": Exercise(
@@ -43,6 +44,10 @@ EXERCISES = {
         mistakes=(
             ([1.25, 1.0, 2.5], "The absolute error has a Laplace likelihood: its weight is 1 / L."),
             ([2.5, 2.0, 5.0], "Classes and normals have 1 / (2 L)."),
+            (
+                [0.8, 0.5, 0.2],
+                "Those are the places of rest; the weights stand beside them in (2).",
+            ),
         ),
     ),
     "15.3": Exercise(
@@ -54,6 +59,7 @@ EXERCISES = {
             (math.ceil(math.log(86) / 0.05), "b is e^(s/2), so s is 2 log b."),
             (math.ceil(86 / 0.05), "What moves by 0.05 a step is s, a logarithm, not b."),
             (STEPS - 1, "After so many steps it is not quite there: round up."),
+            (180, "Rounded too much: give the whole number."),
         ),
     ),
     "15.4": Exercise(
