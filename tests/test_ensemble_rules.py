@@ -256,7 +256,7 @@ def test_a_member_whose_rule_gives_up_is_asked_no_more():
                 raise ValueError("losses: enough")
             return super().objective(losses)
 
-        def _observe(self, key, values):
+        def observe(self, **quantities):
             self.told += 1
 
     rule = GivesUp(1.0)
