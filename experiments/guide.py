@@ -92,11 +92,11 @@ BRANCHES = (
         "uncertainty weighting: the form of each loss named, and a learning rate of its own for "
         "what it learns",
         "a number for each task, and a rate to tune",
-        "more than fixed weights in the learned ratio give; it gained in 3 of 24 settings and lost "
-        "in one",
+        "that it helps everywhere: where one of three targets was noisy it had 41 to 44 % less "
+        "error than equal weights in four settings of four; on three other sets it gained in 3 of "
+        "24 and lost in one",
         (
-            ("04", "height: better than tuned equal"),
-            ("04", "fixed weights keep 0.8 of the gain or more"),
+            ("04", "learned: 41 to 44 % less"),
             ("06", "where uncertainty gains"),
         ),
     ),
