@@ -282,6 +282,39 @@ def test_logarithmic_axes_have_numbers_that_can_be_read(shown):
     assert texts == ["0.2", "0.5", "1", "2"]
 
 
+def test_numbers_of_an_axis_have_one_style(shown):
+    table = pd.DataFrame({"epoch": [1, 2, 3], "loss": [3e-7, 1.0, 2e4]})
+    plots.band_plot(table, "epoch", "loss", log="y", **SAID)
+    narrow = pd.DataFrame({"epoch": [1, 2, 3], "loss": [1.2e-6, 2e-6, 2.4e-6]})
+    plots.band_plot(narrow, "epoch", "loss", log="y", **SAID)
+    for fig, _ in shown:
+        fig.draw_without_rendering()
+    texts = [{t.get_text() for t in fig.axes[0].get_yticklabels()} for fig, _ in shown]
+    assert {"$10^{-6}$", "$10^{0}$", "$10^{4}$"} <= texts[0], "1e-06 beside 100"
+    assert "$2\\cdot10^{-6}$" in texts[1]
+    assert all(text.startswith("$") for text in texts[0] | texts[1])
+
+
+def test_each_of_a_few_settings_has_its_tick(shown):
+    table = pd.DataFrame({"rate": [0.04, 0.005, 0.01, 0.02], "loss": 1.0})
+    plots.band_plot(table, "rate", "loss", log="x", **SAID)
+    (ax,) = shown[0][0].axes
+    shown[0][0].draw_without_rendering()
+    assert [t.get_text() for t in ax.get_xticklabels()] == ["0.005", "0.01", "0.02", "0.04"]
+
+
+@pytest.mark.parametrize(("name", "rows"), [("a box", 1), ("a box with a very long name", 2)])
+def test_a_legend_has_one_row_if_that_fits(name, rows):
+    fig, ax = plt.subplots(figsize=(7.2, 3))
+    for k in range(5):
+        ax.scatter([], [], label=f"{name} {k}")
+    canvas.legend_below(fig)
+    (legend,) = fig.legends
+    fig.draw_without_rendering()
+    heights = {round(text.get_window_extent().y0) for text in legend.get_texts()}
+    assert len(heights) == rows
+
+
 def test_weights_stand_beside_the_losses(shown):
     plots.weights_plot(history(2), by="rule", **SAID)
     left, right = shown[0][0].axes

@@ -53,6 +53,12 @@ def test_sections_of_a_docstring():
     assert text.endswith("```pycon\n>>> 1 + 1\n2\n```")
 
 
+def test_code_in_a_docstring_keeps_its_indents_and_stays_in_one_piece():
+    code = "    def f():\n        return 1\n\n    f()"
+    text = docstrings.markdown(f"Try it:\n\n{code}\n\nThat was all.")
+    assert "```text\ndef f():\n    return 1\n\nf()\n```\n\nThat was all." in text
+
+
 def test_a_definition_around_definitions():
     inner = docstrings.directive("method", "f(x)", "What.")
     outer = docstrings.directive("class", "A()", inner)

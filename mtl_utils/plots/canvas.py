@@ -17,7 +17,7 @@ from matplotlib.colors import to_hex
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.text import Annotation
-from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
+from matplotlib.ticker import Formatter, LogLocator, NullFormatter
 from matplotlib.transforms import Bbox
 
 from mtl_utils.plots.style import MARKERS, PALETTE, task_style
@@ -78,8 +78,13 @@ def legend_below(fig: Figure | None) -> None:
     entries = _entries(fig)
     if len(entries) > 1:
         handles, labels = list(entries.values()), list(entries)
-        columns = min(len(labels), MOST_LINES)
-        fig.legend(handles, labels, loc="outside lower center", ncols=columns, fontsize=10)
+        for columns in (len(labels), min(len(labels), MOST_LINES)):  # one row, if it fits
+            legend = fig.legend(
+                handles, labels, loc="outside lower center", ncols=columns, fontsize=10
+            )
+            if columns <= MOST_LINES or legend.get_window_extent().width <= fig.bbox.width:
+                return
+            legend.remove()
 
 
 def _entries(fig: Figure) -> dict[str, Any]:
@@ -138,8 +143,31 @@ def log_axis(ax: Axes, which: str) -> None:
     low, high = axis.get_view_interval()
     short = math.log10(high / low) < 2.5
     axis.set_major_locator(LogLocator(subs=(1, 2, 5) if short else (1,)))
-    axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    axis.set_major_formatter(_Numbers())
     axis.set_minor_formatter(NullFormatter())
+
+
+class _Numbers(Formatter):
+    """Numbers of a logarithmic axis in one style: 0.01, 1, 100, or powers of ten for all of them.
+
+    Powers where one number of the axis would be written as 1e-06.
+    """
+
+    def __call__(self, value: float, pos: int | None = None) -> str:
+        return f"{value:g}"
+
+    def format_ticks(self, values: Sequence[float]) -> list[str]:
+        low, high = sorted(self.axis.get_view_interval())
+        if not any("e" in f"{value:g}" for value in values if low <= value <= high):
+            return super().format_ticks(values)
+        return [_power(value) for value in values]
+
+
+def _power(value: float) -> str:
+    """As a power of ten: 1e-06 is 10⁻⁶, and 2e-06 is 2·10⁻⁶."""
+    digits, exponent = f"{value:.0e}".split("e")
+    factor = "" if digits == "1" else rf"{digits}\cdot"
+    return rf"${factor}10^{{{int(exponent)}}}$"
 
 
 def place_labels(

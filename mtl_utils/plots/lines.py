@@ -12,6 +12,7 @@ from mtl_utils.intervals import interval
 from mtl_utils.plots.canvas import levels_of, log_axis, looks, needs, own_figure, panel
 from mtl_utils.plots.style import task_color
 
+FEW = 5  # values on a logarithmic axis: each has its tick
 DASHES = {"-": "", "--": (3.7, 1.6), "-.": (6.4, 1.6, 1, 1.6), ":": (1, 1.65)}  # as matplotlib's
 
 
@@ -68,6 +69,8 @@ def band_plot(
             ax.xaxis.set_major_locator(MaxNLocator("auto", steps=[1, 2, 2.5, 5], integer=True))
         for axis in log:
             log_axis(ax, axis)
+        if "x" in log and table[x].nunique() <= FEW:
+            ax.set_xticks(sorted(table[x].unique()))
 
 
 def _ends(values: pd.Series) -> tuple[float, float]:

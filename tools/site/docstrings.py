@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 import logging
 import re
+import textwrap
 from typing import Any
 
 import griffe
@@ -73,7 +74,12 @@ def _items(text: str) -> str:
 
 def _text(text: str) -> str:
     """Paragraphs; indented ones and those that begin with >>> are code."""
-    parts = re.split(r"\n\s*\n", text)
+    parts: list[str] = []
+    for part in re.split(r"\n\s*\n", text):
+        if parts and all(p.startswith("    ") for p in (parts[-1], part)):
+            parts[-1] += f"\n\n{part}"  # the same code goes on
+        else:
+            parts.append(part)
     return "\n\n".join(_paragraph(part) for part in parts)
 
 
@@ -81,7 +87,7 @@ def _paragraph(text: str) -> str:
     if text.lstrip().startswith(">>>"):
         return _fenced(text, "pycon")
     if text.startswith("    ") or _is_table(text):
-        return _fenced(inspect.cleandoc(text), "text")
+        return _fenced(textwrap.dedent(text), "text")
     if re.match(r"\s*([*-]|\d+\.) ", text):
         return "\n".join(map(_escaped, text.splitlines()))
     source = re.match(r"Source: (.*)", text, re.DOTALL)
