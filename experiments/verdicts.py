@@ -431,7 +431,7 @@ def agreement(table: pd.DataFrame) -> pd.DataFrame:
     """For each contender, data set and optimiser: does the verdict hold at every width and length?
 
     Returns:
-        a row each: `verdict`, the common one, or "depends on width or length", or "not decided";
+        a row each: `verdict`, the common one, or "depends" (on width or length), or "not decided";
         and how many cells are better, worse and not decided.
     """
     rows = []
@@ -440,7 +440,7 @@ def agreement(table: pd.DataFrame) -> pd.DataFrame:
         better, worse = counts.get("better", 0), counts.get("worse", 0)
         common = len(cells) in (better, worse) or better + worse == 0
         decided = "better" if better else "worse" if worse else "not decided"
-        verdict = decided if common else "depends on width or length"
+        verdict = decided if common else "depends"
         names = dict(zip(("contender", "data", "optimiser"), key, strict=True))
         rows.append({**names, "verdict": verdict, "better": better, "worse": worse})
         rows[-1]["not decided"] = len(cells) - better - worse
