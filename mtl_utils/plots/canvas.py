@@ -156,7 +156,8 @@ class _Numbers(Formatter):
     def __call__(self, value: float, pos: int | None = None) -> str:
         return f"{value:g}"
 
-    def format_ticks(self, values: Sequence[float]) -> list[str]:
+    def format_ticks(self, values: list[float]) -> list[str]:
+        assert self.axis is not None
         low, high = sorted(self.axis.get_view_interval())
         if not any("e" in f"{value:g}" for value in values if low <= value <= high):
             return super().format_ticks(values)
