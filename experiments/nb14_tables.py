@@ -15,7 +15,7 @@ from scipy import stats
 
 from experiments.benchmark import at_edge
 from experiments.protocol import Study, picks
-from experiments.verdicts import _in_cell, holm, paired
+from experiments.verdicts import holm, in_cell, paired, reported
 from mtl_utils.metrics import delta_m
 
 WHERE = ["data", "optimiser"]
@@ -57,25 +57,11 @@ def _complete(studies: Sequence[Study], runs: pd.DataFrame) -> list[tuple[Study,
     found = []
     for study in studies:
         for cell in study.cells():
-            here = runs[_in_cell(runs, cell)]
-            reports = {c.name: _reports(study, c, cell, here) for c in study.contenders}
+            here = runs[in_cell(runs, cell)]
+            reports = {c.name: reported(study, c, cell, here) for c in study.contenders}
             if all(reports.values()):
                 found.append((study, cell, reports))
     return found
-
-
-def _reports(study: Study, contender: Any, cell: Any, here: pd.DataFrame) -> list[dict[str, Any]]:
-    """The report of each pick of a contender; none, if one is missing."""
-    mine = here[here["contender"] == contender.name]
-    tried = mine[mine["stage"] == "pick"].to_dict("records")
-    if not tried:
-        return []
-    there = mine[mine["stage"] == "report"].to_dict("records")
-    of_pick = [
-        next((row for row in there if row["trial"] == pick), None)
-        for pick in picks(study, contender, cell, tried)
-    ]
-    return [] if None in of_pick else of_pick  # type: ignore[return-value]
 
 
 def complete(studies: Sequence[Study], runs: pd.DataFrame) -> pd.DataFrame:
@@ -87,7 +73,7 @@ def complete(studies: Sequence[Study], runs: pd.DataFrame) -> pd.DataFrame:
     """
     rows = []
     for study, cell, _ in _complete(studies, runs):
-        here = runs[_in_cell(runs, cell)]
+        here = runs[in_cell(runs, cell)]
         tried = {
             c.name: here[(here["contender"] == c.name) & (here["stage"] == "pick")]
             for c in study.contenders
@@ -336,7 +322,7 @@ def trial_hypervolume(
 
     rows = []
     for study, cell, _ in _complete(studies, runs):
-        here = runs[_in_cell(runs, cell)]
+        here = runs[in_cell(runs, cell)]
         for contender in study.contenders:
             mine = here[(here["contender"] == contender.name) & (here["stage"] == "pick")]
             values = np.array([*mine["val"]], dtype=float)  # [trials, seeds, K], NaN: not finite

@@ -5,9 +5,11 @@ from __future__ import annotations
 import pandas as pd
 
 from experiments.benchmark import at_edge
-from experiments.nb15_rooms import STUDY
+from experiments.nb15_rooms import STUDY, against
 from experiments.protocol import Study
 from experiments.verdicts import LEVEL, entries, results
+
+GAP = "difference (% of a constant's error)"
 
 
 def overview(table: pd.DataFrame, task: str = "mean") -> pd.DataFrame:
@@ -22,11 +24,15 @@ def overview(table: pd.DataFrame, task: str = "mean") -> pd.DataFrame:
 
 def differences(runs: pd.DataFrame, other: str = "equal", study: Study = STUDY) -> pd.DataFrame:
     """What `mtl_utils.plots.forest_plot` draws: each contender minus another one, mean over the
-    tasks, in hundredths of the error of a constant answer; a row for each data set and seed."""
+    tasks, in hundredths of the error of a constant answer; a row for each data set and seed, and
+    whether the mean over the seeds is `decided` after Holm's correction."""
     keys = ["data", "contender", "seed"]
     means = results(study, runs).groupby(keys, sort=False)["error"].mean().unstack("contender")
     gaps = 100 * means.sub(means[other], axis=0).drop(columns=other)
-    return gaps.melt(value_name="difference (%)", ignore_index=False).reset_index()
+    table = against(runs, other, study)
+    table = table[table["task"] == "mean"].assign(decided=table["p_holm"] < LEVEL)
+    long = gaps.melt(value_name=GAP, ignore_index=False).reset_index()
+    return long.merge(table[["data", "contender", "decided"]], on=["data", "contender"])
 
 
 def picked(runs: pd.DataFrame, study: Study = STUDY) -> pd.DataFrame:

@@ -47,7 +47,7 @@ def check(study: Study, runs: pd.DataFrame) -> None:
     """
     wrong = [*_wrong_study(study)]
     for cell in study.cells():
-        rows = runs[_in_cell(runs, cell)]
+        rows = runs[in_cell(runs, cell)]
         wrong += [f"{cell}: {what}" for what in _wrong_cell(study, cell, rows)]
     if wrong:
         raise ProtocolError("\n".join(["the record did not go through the protocol:", *wrong]))
@@ -178,18 +178,17 @@ def results(study: Study, runs: pd.DataFrame) -> pd.DataFrame:
     Networks that share nothing have the value of each task from the trial picked for it.
     """
     rows = []
-    for row_index, row in _reports(runs):
-        contender = study.contender(row["contender"])
-        for seed, values in zip(study.reporting, row["test"], strict=True):
-            for task, value in enumerate(values):
-                if contender.network == "alone" and task != row_index:
-                    continue
-                error = math.inf if value is None else value
-                where = {name: row[name] for name in CELL}
-                rows.append(
-                    {**where, "contender": row["contender"], "seed": seed, "task": task}
-                    | {"error": error}
-                )
+    for cell in study.cells():
+        here = runs[in_cell(runs, cell)]
+        for contender in study.contenders:
+            for row_index, row in enumerate(reported(study, contender, cell, here)):
+                for seed, values in zip(study.reporting, row["test"], strict=True):
+                    for task, value in enumerate(values):
+                        if contender.network == "alone" and task != row_index:
+                            continue
+                        error = math.inf if value is None else value
+                        where = dict(zip(CELL, cell, strict=True)) | {"contender": contender.name}
+                        rows.append({**where, "seed": seed, "task": task, "error": error})
     return pd.DataFrame(rows)
 
 
@@ -448,7 +447,7 @@ def agreement(table: pd.DataFrame) -> pd.DataFrame:
 
 
 def _how(runs: pd.DataFrame, cell: Sequence[Any], name: str, plateau: float) -> dict[str, Any]:
-    mine = runs[_in_cell(runs, cell) & (runs["contender"] == name)]
+    mine = runs[in_cell(runs, cell) & (runs["contender"] == name)]
     reports = mine[mine["stage"] == "report"]
     picked = [
         ", ".join(f"{knob} {value:g}" for knob, value in trial.items())
@@ -464,14 +463,25 @@ def _how(runs: pd.DataFrame, cell: Sequence[Any], name: str, plateau: float) -> 
     }
 
 
-def _reports(runs: pd.DataFrame) -> list[tuple[int, dict[str, Any]]]:
-    """Rows of the reports, each with its place among those of its cell and contender."""
-    reports = runs[runs["stage"] == "report"]
-    place = reports.groupby([*CELL, "contender"]).cumcount()
-    return list(zip(place, reports.to_dict("records"), strict=True))
+def reported(
+    study: Study, contender: Contender, cell: Any, here: pd.DataFrame
+) -> list[dict[str, Any]]:
+    """The report of each pick of a contender, one for each task if it shares nothing; none of them
+    if one is missing. Two tasks with the same pick may have one report.
+
+    Args:
+        here: the record's rows of this cell.
+    """
+    mine = here[here["contender"] == contender.name]
+    tried = mine[mine["stage"] == "pick"].to_dict("records")
+    there = mine[mine["stage"] == "report"].to_dict("records")
+    wanted = picks(study, contender, cell, tried) if tried else []
+    of_pick = [next((row for row in there if row["trial"] == pick), None) for pick in wanted]
+    found = [row for row in of_pick if row is not None]
+    return found if len(found) == len(wanted) else []
 
 
-def _in_cell(runs: pd.DataFrame, cell: Sequence[Any]) -> pd.Series:
+def in_cell(runs: pd.DataFrame, cell: Sequence[Any]) -> pd.Series:
     mask = pd.Series(True, index=runs.index)
     for name, value in zip(CELL, cell, strict=True):
         mask &= runs[name] == value

@@ -11,6 +11,7 @@ import torch
 from experiments import nb15_rooms as study
 from experiments import nb15_sweep, nb15_tables
 from experiments.search import first_round
+from experiments.verdicts import results
 
 DATA = study.draw(3, images=(6, 2, 4))
 
@@ -105,8 +106,8 @@ def made_up(small):
         contender = small.contender(name)
         trials = first_round(small.knobs(contender, "metres", "adam"), 2)
         row = {"data": "metres", "optimiser": "adam", "width": 6, "epochs": 20, "contender": name}
-        for trial in trials:
-            rows.append(row | {"stage": "pick", "trial": trial, "val": test.tolist()})
+        for worse, trial in zip((0.0, 0.1), trials, strict=True):
+            rows.append(row | {"stage": "pick", "trial": trial, "val": (test + worse).tolist()})
         rows.append(row | {"stage": "report", "trial": trials[0], "test": test.tolist()})
     return pd.DataFrame(rows)
 
@@ -123,12 +124,31 @@ def test_tables_of_the_record(small, made_up):
     (text,) = nb15_tables.overview(table, "depth")["metres"]
     assert text.startswith("-10.0 [-10.0, -10.0]")
     gaps = nb15_tables.differences(made_up, study=small)
-    np.testing.assert_allclose(gaps["difference (%)"], -10 / 3)
+    np.testing.assert_allclose(gaps[nb15_tables.GAP], -10 / 3)
+    assert gaps["decided"].all()  # the same in both seeds
     two = replace(small, contenders=(small.contender("equal"), small.contender("fixed")))
     rows = nb15_tables.picked(made_up, two).set_index("contender")
     assert rows["trials"].tolist() == [2, 2]
     assert rows.loc["equal", "at the edge"] == "rate"
     assert "depth" in rows.loc["fixed", "picked"]
+
+
+def test_two_tasks_alone_with_one_pick_have_one_report(small):
+    """The sweep trains no setting twice: with picks a, b, a there are reports of a and of b."""
+    contender = small.contender("alone")
+    a, b = first_round(small.knobs(contender, "metres", "adam"), 2)
+    row = {"data": "metres", "optimiser": "adam", "width": 6, "epochs": 20, "contender": "alone"}
+    good, bad = [0.1, 0.9, 0.1], [0.9, 0.1, 0.9]
+    picked = [row | {"stage": "pick", "trial": t, "val": [v] * 2} for t, v in ((a, good), (b, bad))]
+    report = {"stage": "report", "val": [good] * 2}
+    reports = [row | report | {"trial": t, "test": [v] * 2} for t, v in ((a, good), (b, bad))]
+    alone = replace(small, contenders=(contender,), data={"metres": small.data["metres"]})
+    for runs in (pd.DataFrame(picked + reports), pd.DataFrame(picked + reports[::-1])):
+        found = results(alone, runs)
+        assert found.groupby("task")["error"].agg(["size", "mean"]).to_numpy().tolist() == [
+            [2, pytest.approx(0.1)] for _ in range(3)
+        ]
+    assert results(alone, pd.DataFrame(picked + reports[:1])).empty
 
 
 # ---- the sweep ---------------------------------------------------------------------------------
