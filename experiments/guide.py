@@ -105,9 +105,9 @@ BRANCHES = (
         "Noise differs from sample to sample",
         "a head for the variance, with β = ½; on held-out data, errors divided by the predicted σ",
         "an output more for each task",
-        "gains early, or where the noise is even: tuned, on two tasks, samples' weights took over a "
-        "third off the error where noise varied, after 120 epochs, the likelihood not after 15; "
-        "nor that the likelihood alone learns what is hard",
+        "gains early, or where the noise is even: on two tasks, all tuned, over a third of the "
+        "error was gone where the noise varied, after 120 epochs, but not after 15; nor that the "
+        "likelihood alone, without β, learns what is hard",
         (
             ("05", "uneven, 120 epochs: ahead"),
             ("05", "decided; after 15 epochs not"),

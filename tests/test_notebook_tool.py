@@ -152,6 +152,14 @@ def test_refresh_refuses(source, error, folder, capsys):
     assert path.read_bytes() == before
 
 
+def test_refresh_with_a_limit(folder, capsys):
+    path = folder / "01_x.ipynb"
+    write(path, "import time\ntime.sleep(3)")
+    assert tool.main(["refresh", "01", "--limit", "1"]) == 1
+    assert "ran for more than 1 s" in capsys.readouterr().out
+    assert tool.main(["refresh", "01", "--limit", "60"]) == 0
+
+
 def test_refresh_keeps_what_a_gpu_gave(folder):
     executed = v4.new_notebook(cells=[v4.new_code_cell(GPU, execution_count=1) for _ in range(3)])
     stored = v4.new_notebook(cells=[v4.new_code_cell(GPU) for _ in range(3)])

@@ -116,17 +116,20 @@ class Result:
         return "\n".join([f"{label(self.path)}, {self.failure}", *(f"    {t}" for t in traceback)])
 
 
-async def execute_copy(path: Path, on_cell: Callable[[], Any] = lambda: None) -> Result:
-    """Execute a copy of a notebook, up to the first cell that fails."""
+async def execute_copy(
+    path: Path, limit: float, on_cell: Callable[[], Any] = lambda: None
+) -> Result:
+    """Execute a copy of a notebook, up to the first cell that fails or runs for longer than
+    `limit` seconds."""
     begin = time.monotonic()
     notebook = execute.cleared(read(path))
     failures = await execute.execute_cells(
-        notebook, path.parent, import_path=[ROOT], on_cell=on_cell
+        notebook, path.parent, timeout=limit, import_path=[ROOT], on_cell=on_cell
     )
     return Result(path, notebook, time.monotonic() - begin, next(iter(failures.values()), None))
 
 
-async def execute_all(paths: Sequence[Path], jobs: int) -> list[Result]:
+async def execute_all(paths: Sequence[Path], jobs: int, limit: float) -> list[Result]:
     """Execute copies of notebooks, `jobs` at a time, with a progress bar that names them."""
     cells = sum(len(execute.code_cells(read(path))) for path in paths)
     free = asyncio.Semaphore(jobs)
@@ -137,7 +140,7 @@ async def execute_all(paths: Sequence[Path], jobs: int) -> list[Result]:
             async with free:
                 running.append(label(path))
                 bar.set_description_str(", ".join(running))
-                result = await execute_copy(path, bar.update)
+                result = await execute_copy(path, limit, bar.update)
                 running.remove(label(path))
                 bar.set_description_str(", ".join(running) or "done")
             target = EXECUTED / f"{label(path)}.ipynb"
@@ -148,11 +151,11 @@ async def execute_all(paths: Sequence[Path], jobs: int) -> list[Result]:
         return await asyncio.gather(*map(one, paths))
 
 
-def run(names: Sequence[str], jobs: int) -> int:
+def run(names: Sequence[str], jobs: int, limit: float = execute.TIMEOUT) -> int:
     """Execute notebooks and print a table; 1 if any failed. The notebooks are not changed."""
     paths = find(names)
     begin = time.monotonic()
-    results = asyncio.run(execute_all(paths, jobs))
+    results = asyncio.run(execute_all(paths, jobs, limit))
     seconds = time.monotonic() - begin
 
     width = max([len(label(path)) for path in paths], default=8)
@@ -219,12 +222,12 @@ def normalised(notebook: NotebookNode, stored: NotebookNode) -> NotebookNode:
     return notebook
 
 
-def refresh(names: Sequence[str]) -> int:
+def refresh(names: Sequence[str], limit: float = execute.TIMEOUT) -> int:
     """Record the outputs of notebooks anew; a notebook with a failing cell is left as it is."""
     status = 0
     for path in find(names):
         stored = read(path)
-        result = asyncio.run(execute_copy(path))
+        result = asyncio.run(execute_copy(path, limit))
         try:
             if result.failure is not None:
                 raise result.failure
@@ -308,14 +311,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
     for name, count in (("run", "*"), ("refresh", "+")):
         command = commands.add_parser(name)
         command.add_argument("names", nargs=count, help="such as 04_two_regressions or 04")
+        text = (
+            f"seconds that a cell may run, {execute.TIMEOUT} by default; a slow machine wants more"
+        )
+        command.add_argument("--limit", type=float, default=execute.TIMEOUT, help=text)
     commands.choices["run"].add_argument("--jobs", type=int, default=2, help="how many at a time")
     commands.add_parser("student")
     options = parser.parse_args(arguments)
     try:
         if options.command == "run":
-            return run(options.names, options.jobs)
+            return run(options.names, options.jobs, options.limit)
         if options.command == "refresh":
-            return refresh(options.names)
+            return refresh(options.names, options.limit)
         return student()
     except KeyboardInterrupt:
         print("interrupted; the kernels are stopped", file=sys.stderr)
