@@ -242,7 +242,7 @@ def verdicts(
     open_ones = (~decided).groupby(families.ngroup()).transform("sum")
     level = LEVEL / open_ones.clip(lower=1)
     after = frame.columns.get_loc("detectable") + 1
-    harder = _at_level(frame["detectable"], frame["seeds"], level)
+    harder = at_level(frame["detectable"], frame["seeds"], level)
     frame.insert(after, "detectable_holm", harder)
     sign = np.where(frame["difference"] < 0, "better", "worse")
     frame["verdict"] = np.where(decided, sign, "not decided")
@@ -268,7 +268,7 @@ def paired(differences: np.ndarray) -> dict[str, float]:
     return {"difference": mean, **ends, "p": p, "detectable": detectable}
 
 
-def _at_level(detectable: pd.Series, seeds: pd.Series, level: pd.Series) -> pd.Series:
+def at_level(detectable: pd.Series, seeds: pd.Series, level: pd.Series) -> pd.Series:
     """The detectable differences of tests at another level than LEVEL."""
     power = stats.t.ppf(POWER, seeds - 1)
     usual, asked = (stats.t.ppf(1 - a / 2, seeds - 1) + power for a in (LEVEL, level))

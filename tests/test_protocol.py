@@ -350,7 +350,7 @@ def test_what_could_have_been_decided_is_decided_in_four_of_five_tables():
     frame = pd.Series([verdicts.paired(rng.normal(0, 1, seeds))["detectable"]])
     usual = (stats.t.ppf(0.975, seeds - 1) + stats.t.ppf(0.8, seeds - 1)) / math.sqrt(seeds)
     of = pd.Series([seeds])
-    harder = verdicts._at_level(frame, of, pd.Series([0.05 / tests])) / frame * usual
+    harder = verdicts.at_level(frame, of, pd.Series([0.05 / tests])) / frame * usual
     hits = []
     for _ in range(1500):
         p = [verdicts.paired(rng.normal(0, 1, seeds))["p"] for _ in range(tests - 1)]
