@@ -44,7 +44,7 @@ from mtl_utils.ensemble import Ensemble, train_many
 from mtl_utils.ensemble_optim import many_optimizer
 from mtl_utils.weighting.kinds import BatchesWeighting
 
-LEAST_ROUNDS, MOST_ROUNDS = 3, 5
+LEAST_ROUNDS, MOST_ROUNDS = 3, 8
 Function = Callable[..., Any]
 
 
