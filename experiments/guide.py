@@ -105,9 +105,9 @@ BRANCHES = (
         "Noise differs from sample to sample",
         "a head for the variance, with β = ½; on held-out data, errors divided by the predicted σ",
         "an output more for each task",
-        "gains early, or where the noise is even: on two tasks, all tuned, over a third of the "
-        "error was gone where the noise varied, after 120 epochs, but not after 15; nor that the "
-        "likelihood alone, without β, learns what is hard",
+        "gains early, or where the noise is even: on two tasks, all tuned, the likelihood left 36 "
+        "and 38 % less error than learned task weights with noise of 2 against 0.1, after 120 "
+        "epochs, not after 15; nor that it learns what is hard without β",
         (
             ("05", "uneven, 120 epochs: ahead"),
             ("05", "decided; after 15 epochs not"),
