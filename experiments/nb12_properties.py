@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -120,10 +121,19 @@ def shares(n: int = 100, first: int = 300) -> pd.DataFrame:
 # ---- on the way to a limit -------------------------------------------------------------------
 
 FACTORS = tuple(10.0**-k for k in range(10))
+Named = dict[str, tuple[str, dict[str, Any]]]  # text in a table -> name and options of a rule
+EVERY_RULE: Named = {title(name): (name, {}) for name in ["equal", *RULES]}
 
 
-def fading_task(n: int = 10, factors: tuple[float, ...] = FACTORS) -> pd.DataFrame:
+def fading_task(
+    n: int = 10, factors: tuple[float, ...] = FACTORS, rules: Named = EVERY_RULE
+) -> pd.DataFrame:
     """Updates while the first of four gradients is scaled down: a task that comes to its end.
+
+    Args:
+        n: sets of random gradients.
+        factors: of the first gradient.
+        rules: which, with what options.
 
     Returns:
         Columns rule, factor, set, length (of d over that at factor 1), cosine (of d with g_1) and
@@ -131,19 +141,30 @@ def fading_task(n: int = 10, factors: tuple[float, ...] = FACTORS) -> pd.DataFra
     """
     rows = []
     for k, J in enumerate(random_gradients(n, seed=4)):
-        for name in ["equal", *RULES]:
-            before = update(name, J)
+        for text, (name, options) in rules.items():
+            before = update(name, J, **options)
             for factor in factors:
-                d = update(name, J * np.array([[factor], [1.0], [1.0], [1.0]]))
-                rows.append((title(name), factor, k, *_compared(d, before), cosines(J, d)[0]))
+                d = update(name, J * np.array([[factor], [1.0], [1.0], [1.0]]), **options)
+                rows.append((text, factor, k, *_compared(d, before), cosines(J, d)[0]))
     return pd.DataFrame(rows, columns=["rule", "factor", "set", "length", "turn", "cosine"])
 
 
-def near_stationary(n: int = 10, factors: tuple[float, ...] = FACTORS) -> pd.DataFrame:
-    """Updates while four gradients come closer and closer to a Pareto-stationary point.
+def near_stationary(
+    n: int = 10,
+    factors: tuple[float, ...] = FACTORS,
+    rules: Named = EVERY_RULE,
+    tasks: int = 4,
+) -> pd.DataFrame:
+    """Updates while two to four gradients come closer and closer to a Pareto-stationary point.
 
-    There a mixture of the gradients with positive weights is 0. The fourth gradient is minus a
+    There a mixture of the gradients with positive weights is 0. The last gradient is minus a
     mixture of the others, plus `factor` times a random direction.
+
+    Args:
+        n: sets of random gradients.
+        factors: the distances.
+        rules: which, with what options.
+        tasks: how many, 2 to 4.
 
     Returns:
         Columns rule, factor (the distance), set and length (of d over that at factor 1).
@@ -151,13 +172,13 @@ def near_stationary(n: int = 10, factors: tuple[float, ...] = FACTORS) -> pd.Dat
     dice = np.random.default_rng(5)
     rows = []
     for k, J in enumerate(random_gradients(n, seed=6)):
-        fourth = -(np.abs(dice.standard_normal(3)) + 0.2) @ J[:3]
-        away = J[3]
-        for name in ["equal", *RULES]:
-            before = update(name, np.vstack([J[:3], fourth + away]))
+        others, away = J[: tasks - 1], J[3]
+        last = -(np.abs(dice.standard_normal(tasks - 1)) + 0.2) @ others
+        for text, (name, options) in rules.items():
+            before = update(name, np.vstack([others, last + away]), **options)
             for factor in factors:
-                d = update(name, np.vstack([J[:3], fourth + factor * away]))
-                rows.append((title(name), factor, k, _compared(d, before)[0]))
+                d = update(name, np.vstack([others, last + factor * away]), **options)
+                rows.append((text, factor, k, _compared(d, before)[0]))
     return pd.DataFrame(rows, columns=["rule", "factor", "set", "length"])
 
 

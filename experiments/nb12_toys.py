@@ -87,18 +87,57 @@ def _below(x1: float) -> float:
     return minimize_scalar(weighted, bounds=(-9, -8), method="bounded", options=options).x
 
 
-def walk(slopes: Callable[[Array], Array], starts: Array, steps: int, keep: int) -> Array:
-    """Positions [time, rule, start, 2] every `keep` steps of Adam at 0.001, by the closed forms of
-    nine rules; `slopes` gives gradients [..., task, 2] at points [..., 2]."""
+def walk(
+    slopes: Callable[[Array], Array],
+    starts: Array,
+    steps: int,
+    keep: int,
+    rate: float = 1e-3,
+    c: float = 0.4,
+) -> Array:
+    """Positions [time, rule, start, 2] every `keep` steps of Adam, by the closed forms of nine
+    rules, in their order.
+
+    Args:
+        slopes: gives gradients [..., task, 2] at points [..., 2].
+        starts: points [start, 2].
+        steps: of Adam.
+        keep: one position in so many steps is kept.
+        rate: of Adam.
+        c: of CAGrad.
+    """
     x = np.repeat(starts[None], len(closed_forms(slopes(starts))), 0)
     first, second, kept = np.zeros_like(x), np.zeros_like(x), []
     for step in range(1, steps + 1):
-        d = np.stack([found[k] for k, found in enumerate(closed_forms(slopes(x)).values())])
+        d = np.stack([found[k] for k, found in enumerate(closed_forms(slopes(x), c).values())])
         first, second = 0.9 * first + 0.1 * d, 0.999 * second + 0.001 * d**2
-        x = x - 1e-3 * first / (1 - 0.9**step) / (np.sqrt(second / (1 - 0.999**step)) + 1e-8)
+        x = x - rate * first / (1 - 0.9**step) / (np.sqrt(second / (1 - 0.999**step)) + 1e-8)
         if step % keep == 0:
             kept.append(x)
     return np.stack(kept)
+
+
+def steps_to_the_set(rate: float, steps: int, runs: int = 10, c: float = 0.5) -> pd.DataFrame:
+    """How many steps of Adam each of nine rules takes from the valley's two upper starts to below
+    x_2 = -8, beside the Pareto set.
+
+    The paths in the valley are chaotic, so each start is displaced at random, by about 0.01.
+
+    Args:
+        rate: of Adam.
+        steps: of Adam, the most that are tried.
+        runs: for each start.
+        c: of CAGrad.
+
+    Returns:
+        Columns rule, start (1 or 3), run and steps: infinite where it has not arrived.
+    """
+    upper = STARTS[[0, 2]] + 0.01 * np.random.default_rng(0).standard_normal((runs, 2, 2))
+    x2 = walk(valley_gradients, upper.reshape(-1, 2), steps, keep=20, rate=rate, c=c)[..., 1]
+    first = np.where((x2 < -8).any(0), 20.0 * ((x2 < -8).argmax(0) + 1), np.inf)
+    names = [title(name) for name in closed_forms(valley_gradients(upper))]
+    keys = pd.MultiIndex.from_product([names, range(runs), (1, 3)], names=["rule", "run", "start"])
+    return pd.Series(first.ravel(), keys, name="steps").reset_index()
 
 
 def recorded(setting: str, *rules: str, record: str = "12_toy") -> pd.DataFrame:

@@ -102,6 +102,26 @@ def test_a_short_walk_of_the_record_is_reproduced():
         np.testing.assert_allclose(now[0, k, 1], end, atol=1e-3)
 
 
+def test_steps_to_the_set_are_those_of_a_walk_that_ends_there():
+    found = nb12_toys.steps_to_the_set(rate=0.05, steps=1000, runs=2)
+    assert len(found) == 9 * 2 * 2
+    arrived = found.query("rule == 'Nash-MTL'")["steps"]
+    assert arrived.between(100, 1000).all() and (arrived % 20 == 0).all()
+    short = nb12_toys.steps_to_the_set(rate=0.05, steps=20, runs=2)
+    assert np.isinf(short["steps"]).all()
+
+
+def test_two_tasks_near_a_stationary_point():
+    """PCGrad, twice UPGrad for two tasks, comes to rest with it; the mean does not."""
+    rules = {name: (name, {}) for name in ("pcgrad", "upgrad", "equal")}
+    found = nb12_properties.near_stationary(3, (1e-4, 1e-6), rules, tasks=2)
+    length = found.pivot(index=["rule", "set"], columns="factor", values="length")
+    np.testing.assert_allclose(length.loc["pcgrad"], length.loc["upgrad"], rtol=1e-6)
+    fall = length[1e-6] / length[1e-4]
+    np.testing.assert_allclose(fall["pcgrad"], 0.01, rtol=0.01)
+    np.testing.assert_allclose(fall["equal"], 1.0, rtol=0.05)
+
+
 def test_cosines_are_corrected_for_noise():
     """Made gradients with a true cosine of -0.6, and noise of twice their length."""
     dice, dim, rows = np.random.default_rng(0), 400, []
