@@ -54,10 +54,10 @@ BRANCHES = (
         "rate; then uncertainty weighting, or one weight at a time × 4 and / 4",
         "a search for the rate, then one training, or two a task",
         "that weights make up for units, or that learned ones beat each task alone: in rendered "
-        "rooms, all tuned, after 200 steps, learned weights on standardised depth were level with "
-        "three networks, on raw depth behind them",
+        "rooms, all tuned, after 200 steps, learned weights on standardised depth were not told "
+        "from three networks, on raw depth behind them",
         (
-            ("15", "tuned: learned on standardised depth is level with each task alone"),
+            ("15", "tuned: learned on standardised depth is not told from alone"),
             ("15", "tuned: on raw depth equal, fixed and learned are behind it"),
             ("15", "tuned, standardised: learned ahead of equal"),
         ),
