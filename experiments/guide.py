@@ -51,15 +51,15 @@ BRANCHES = (
     Branch(
         "Regressions and classes together",
         "standardise each regression by the training rows, mean losses, weights of 1; tune the "
-        "rate; then uncertainty weighting, or one weight at a time × 4 and / 4",
+        "rate; then one weight at a time × 4 and / 4, or uncertainty weighting",
         "a search for the rate, then one training, or two a task",
         "that weights make up for units, or that learned ones beat each task alone: in rendered "
         "rooms, all tuned, after 200 steps, learned weights on standardised depth were not told "
-        "from three networks, on raw depth behind them",
+        "from three networks, and behind them in centimetres",
         (
             ("15", "tuned: learned on standardised depth is not told from alone"),
-            ("15", "tuned: on raw depth equal, fixed and learned are behind it"),
-            ("15", "tuned, standardised: learned ahead of equal"),
+            ("15", "tuned, raw depth: behind it, in metres equal ones alone"),
+            ("15", "metres: minus alone, equal and fixed, standardised"),
         ),
     ),
     Branch(
