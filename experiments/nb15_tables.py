@@ -9,7 +9,7 @@ from experiments.nb15_rooms import STUDY, against
 from experiments.protocol import Study
 from experiments.verdicts import LEVEL, entries, results
 
-GAP = "difference (%)"
+GAP = "difference (hundredths)"
 
 
 def overview(table: pd.DataFrame, task: str = "mean") -> pd.DataFrame:
