@@ -389,7 +389,7 @@ ROWS = (
         ours=lambda lines: places(lines[0]),
         judge=lambda published, ours: HOLDS if above(ours[0]) == published[0] else NOT,
         verdict=HOLDS,
-        why="in 100 000 steps at a rate of 0.001; not stuck, at 0.01 it gets out",
+        why="in 100 000 steps at the rate of its code; not stuck: at ten times that it gets out",
     ),
     Row(
         "CAGrad's toy: where CAGrad ends, 3 starts",
