@@ -175,20 +175,28 @@ def still_improving(curve: Sequence[float | None]) -> float:
 def results(study: Study, runs: pd.DataFrame) -> pd.DataFrame:
     """Test metric of every contender, cell, reporting seed and task, a row each, column `error`.
 
-    Networks that share nothing have the value of each task from the trial picked for it.
+    Networks that share nothing have the value of each task from the trial picked for it. The rows
+    are in the order of the record.
     """
-    rows = []
+    runs = runs.assign(place=range(len(runs)))
+    found = []
     for cell in study.cells():
         here = runs[in_cell(runs, cell)]
         for contender in study.contenders:
-            for row_index, row in enumerate(reported(study, contender, cell, here)):
-                for seed, values in zip(study.reporting, row["test"], strict=True):
-                    for task, value in enumerate(values):
-                        if contender.network == "alone" and task != row_index:
-                            continue
-                        error = math.inf if value is None else value
-                        where = dict(zip(CELL, cell, strict=True)) | {"contender": contender.name}
-                        rows.append({**where, "seed": seed, "task": task, "error": error})
+            found += enumerate(reported(study, contender, cell, here))
+    rows = []
+    for row_index, row in sorted(found, key=lambda one: (one[1]["place"], one[0])):
+        contender = study.contender(row["contender"])
+        for seed, values in zip(study.reporting, row["test"], strict=True):
+            for task, value in enumerate(values):
+                if contender.network == "alone" and task != row_index:
+                    continue
+                error = math.inf if value is None else value
+                where = {name: row[name] for name in CELL}
+                rows.append(
+                    {**where, "contender": row["contender"], "seed": seed, "task": task}
+                    | {"error": error}
+                )
     return pd.DataFrame(rows)
 
 
