@@ -55,7 +55,7 @@ BRANCHES = (
         "a search for the rate, then one training, or two a task",
         "that weights make up for units, or that learned ones beat each task alone: in rendered "
         "rooms, all tuned, after 200 steps, learned weights on standardised depth were not told "
-        "from three networks, and behind them in centimetres",
+        "from three networks, and on depth in centimetres they were far behind",
         (
             ("15", "tuned: learned on standardised depth is not told from alone"),
             ("15", "tuned, raw depth: behind it, in metres equal ones alone"),
@@ -105,12 +105,13 @@ BRANCHES = (
         "Noise differs from sample to sample",
         "a head for the variance, with β = ½; on held-out data, errors divided by the predicted σ",
         "an output more for each task",
-        "gains early, or where the noise is even: on two tasks, all tuned, the likelihood left 36 "
-        "and 38 % less error than learned task weights with noise of 2 against 0.1, after 120 "
-        "epochs, not after 15; nor that it learns what is hard without β",
+        "of the likelihood without β: gains early, or where the noise is even (on two tasks, all "
+        "tuned, it left 36 and 38 % less error than learned task weights after 120 epochs of noise "
+        "of 2 against 0.1, not after 15), or that it learns what is hard",
         (
             ("05", "uneven, 120 epochs: ahead"),
             ("05", "decided; after 15 epochs not"),
+            ("05", "beta 0.5: ahead, in all four"),
             ("05", "even noise: level, or 28 % behind"),
             ("05", "the likelihood's best of four rates: 5 times the control's best"),
             ("05", "beta 0.5 is within 0.01 of the control"),
