@@ -31,14 +31,14 @@ QUIET, LOUD = 0.1, 2.0  # standard deviations of the noise
 EVEN = math.sqrt((QUIET**2 + LOUD**2) / 2)
 
 
-def noise_of(x: Tensor, even: bool) -> Tensor:
+def noise_of(x: Tensor, even: bool, loud: float = LOUD) -> Tensor:
     """Standard deviation of the noise of both tasks, [..., 2]."""
     task_1 = torch.full_like(x[..., :1], QUIET)
-    task_2 = torch.where(x[..., :1] > 0, LOUD, QUIET)
+    task_2 = torch.where(x[..., :1] > 0, loud, QUIET)
     return torch.cat([task_1, torch.full_like(task_2, EVEN) if even else task_2], -1)
 
 
-def two_tasks(seed: int, even: bool) -> MultiTaskData:
+def two_tasks(seed: int, even: bool, loud: float = LOUD) -> MultiTaskData:
     """Directions with a cosine of 0.5; a seed draws them, the rows and the noise."""
     family = RelatedTasks(0.5, n_features=N_INPUTS, n_waves=1, noise=0, seed=seed)
     own = torch.Generator().manual_seed(seed)
@@ -47,7 +47,7 @@ def two_tasks(seed: int, even: bool) -> MultiTaskData:
         x = torch.randn(n, N_INPUTS, generator=own)
         y = family.targets(x).to(x.dtype)
         if split != "test":
-            y = y + noise_of(x, even) * torch.randn(n, 2, generator=own)
+            y = y + noise_of(x, even, loud) * torch.randn(n, 2, generator=own)
         splits[split] = (x, y[:, :1], y[:, 1:])
     return MultiTaskData("two related tasks", ("task 1", "task 2"), **splits)  # type: ignore[arg-type]
 

@@ -6,7 +6,8 @@ A trunk of 16 units learns two overlapping digits from the plain sum of their lo
 step, the gradients of both tasks on two batches, so that there are two tasks on one batch, two
 tasks on two batches, and one task on two batches. A seed draws the data, the initial weights and
 the batches. What is kept is the Gramian of the four gradients, from which the rest follows, and for
-comparison the cosine of the two tasks' gradients on all training rows, which have no noise.
+comparison the cosine of the two tasks' gradients on all training rows, which have no noise, and
+what the step along the first batch's sum does to either task there.
 """
 
 from __future__ import annotations
@@ -28,7 +29,8 @@ FILE = Path(__file__).resolve().parents[1] / "results" / "12_conflict.csv"
 SEEDS, STEPS, EVERY, WINDOW = range(20), 400, 10, 100
 UPPER = np.triu_indices(4)
 ENTRIES = [f"g{a}g{b}" for a, b in zip(*UPPER, strict=True)]  # 0, 1: left, right; 2, 3: the same
-COLUMNS = ["seed", "step", "all rows", *ENTRIES]
+GAINS = ["gain left", "gain right"]  # on all rows: the inner product with the first batch's sum
+COLUMNS = ["seed", "step", "all rows", *ENTRIES, *GAINS]
 PAIRS = {  # on the other batch
     "one task, two batches": ((0, 2), (1, 3)),
     "two tasks, two batches": ((0, 3), (1, 2)),
@@ -38,7 +40,7 @@ PAIRS = {  # on the other batch
 
 def train(seed: int, steps: int = STEPS) -> pd.DataFrame:
     """Train on the plain sum; columns seed, step, all rows (the cosine of the two tasks on them),
-    and the ten entries of the Gramian."""
+    the ten entries of the Gramian, and `GAINS`."""
     data = overlapping_digits(n_train=2000, n_val=1, n_test=1, size=18, seed=seed)
     x, *classes = data.train
     x = x.flatten(1)
@@ -55,11 +57,11 @@ def train(seed: int, steps: int = STEPS) -> pd.DataFrame:
     for step in range(steps):
         batch, other = torch.randint(2000, (2, 50), generator=own)
         if step % EVERY == 0:
-            four = torch.cat([losses(batch), losses(other)])
-            inner = gramian(four, list(model.trunk.parameters())).numpy()
-            exact = gramian(losses(everything), list(model.trunk.parameters())).numpy()
+            six = torch.cat([losses(batch), losses(other), losses(everything)])
+            inner = gramian(six, list(model.trunk.parameters())).numpy()
+            exact, gains = inner[4:, 4:], inner[:2, 4:].sum(0)
             cosine = exact[0, 1] / np.sqrt(exact[0, 0] * exact[1, 1])
-            found.append([seed, step, cosine, *inner[UPPER]])
+            found.append([seed, step, cosine, *inner[:4, :4][UPPER], *gains])
         optimizer.zero_grad()
         losses(batch).sum().backward()
         optimizer.step()
@@ -121,8 +123,8 @@ def harm(table: pd.DataFrame) -> pd.DataFrame:
 
     Returns:
         Columns seed; own batch, other batch: share of the pairs of a step and a task in which the
-        task is harmed there; any task: share of the steps that harm some task on the other batch;
-        ratio: geometric mean of |g_left| / |g_right|.
+        task is harmed there; any task: share of the steps that harm some task on the other batch,
+        and on all rows; ratio: geometric mean of |g_left| / |g_right|.
     """
     full = gramians(table)
     harmed = full[:, :, 0] + full[:, :, 1] < 0  # products with the sum of the first two
@@ -132,6 +134,7 @@ def harm(table: pd.DataFrame) -> pd.DataFrame:
             "own batch": harmed[:, :2].mean(1),
             "other batch": harmed[:, 2:].mean(1),
             "any task": harmed[:, 2:].any(1).astype(float),
+            "any task, all rows": (table[GAINS] < 0).any(axis=1).astype(float),
             "ratio": np.log(full[:, 0, 0] / full[:, 1, 1]) / 2,
         }
     )

@@ -1,9 +1,10 @@
 """The losses of the study behind notebook 05, against formulas written out."""
 
+import pandas as pd
 import pytest
 import torch
 
-from experiments import nb05_pair
+from experiments import nb05_again, nb05_pair
 
 DATA = nb05_pair.two_tasks(0, even=False)
 X, *Y = (t[:20] for t in DATA.train)
@@ -60,3 +61,33 @@ def test_test_rows_are_clean_and_the_others_are_not():
     torch.testing.assert_close(torch.cat(DATA.test[1:], 1), clean["test"])
     z = (torch.cat(DATA.val[1:], 1) - clean["val"]) / noise
     torch.testing.assert_close(z.std(0), torch.ones(2, dtype=z.dtype), rtol=0.1, atol=0)
+
+
+def test_less_noise_is_the_same_draw():
+    less = nb05_pair.two_tasks(0, even=False, loud=0.5)
+    torch.testing.assert_close(less.test, DATA.test)
+    loud = DATA.train[0][:, 0] > 0
+    clean = nb05_pair.RelatedTasks(0.5, n_features=6, n_waves=1, noise=0, seed=0)
+    truth = clean.targets(DATA.train[0])[:, 1:]
+    mine, theirs = less.train[2] - truth, DATA.train[2] - truth
+    torch.testing.assert_close(mine[loud], theirs[loud] / 4)
+    torch.testing.assert_close(mine[~loud], theirs[~loud])
+
+
+def test_what_trains_again_are_the_picks_of_the_record():
+    configs = nb05_again.configs()
+    assert len(configs) == len(nb05_again.SETTINGS) * len(nb05_again.CONTENDERS)
+    wide = {c["contender"]: c["trial"] for c in configs if c["setting"] == "64 units"}
+    own = {c["contender"]: c["trial"] for c in configs if c["setting"] == "400 epochs, 32 units"}
+    assert wide == own and set(wide["uncertainty"]) == {"rate", "weight_decay", "own_rate"}
+
+
+def test_differences_in_per_cent():
+    rows = [
+        {"setting": "64 units", "contender": name, "test": [[e, e], [e, e + shift]]}
+        for name, e, shift in (("fixed", 2.0, 0.0), ("uncertainty", 1.0, 0.0))
+    ]
+    (row,) = nb05_again.against(pd.DataFrame(rows), "fixed").to_dict("records")
+    assert row == {"setting": "64 units", "contender": "uncertainty"} | dict.fromkeys(
+        ("difference", "low", "high"), -50.0
+    )

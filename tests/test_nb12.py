@@ -129,7 +129,7 @@ def test_cosines_are_corrected_for_noise():
     true[0, 0], true[1, :2] = 1.0, [-0.6, 0.8]
     for seed in range(200):
         g = np.tile(true, (2, 1)) + 2 / dim**0.5 * dice.standard_normal((4, dim))
-        rows.append([seed, 0, -0.6, *(g @ g.T)[nb12_conflict.UPPER]])
+        rows.append([seed, 0, -0.6, *(g @ g.T)[nb12_conflict.UPPER], 1.0, 1.0])
     table = pd.DataFrame(rows, columns=nb12_conflict.COLUMNS)
     found = nb12_conflict.corrected(nb12_conflict.cosines(table))
     assert found["measured"].mean() == pytest.approx(-0.12, abs=0.02)
@@ -137,16 +137,19 @@ def test_cosines_are_corrected_for_noise():
 
 
 def test_harm_of_the_sum():
-    table = pd.DataFrame([[0, 0, 0.0, *np.ones(10)], [0, 10, 0.0, *np.ones(10)]])
+    table = pd.DataFrame([[0, 10 * k, 0.0, *np.ones(12)] for k in range(4)])
     table.columns = nb12_conflict.COLUMNS
-    table.loc[0, "g0g2"] = -2.0  # the sum harms the first task on the other batch
+    table.loc[:1, "g0g2"] = -2.0  # the sum harms the first task on the other batch
+    table.loc[3, "gain right"] = -1.0  # and the second on all rows
     (row,) = nb12_conflict.harm(table).to_dict("records")
-    assert row == {"seed": 0, "own batch": 0, "other batch": 0.25, "any task": 0.5, "ratio": 1}
+    shares = {"own batch": 0, "other batch": 0.25, "any task": 0.5, "any task, all rows": 0.25}
+    assert row == {"seed": 0, **shares, "ratio": 1}
 
 
 def test_a_training_gives_gramians():
     table = nb12_conflict.train(seed=0, steps=11)
     assert list(table.columns) == nb12_conflict.COLUMNS and len(table) == 2
+    assert (table[nb12_conflict.GAINS] > 0).all(axis=None)  # the first steps gain on all rows
     eigenvalues = np.linalg.eigvalsh(nb12_conflict.gramians(table))
     assert (eigenvalues > -1e-12).all()
 

@@ -8,8 +8,8 @@ import pandas as pd
 import pytest
 import torch
 
+from experiments import nb15_again, nb15_sweep, nb15_tables
 from experiments import nb15_rooms as study
-from experiments import nb15_sweep, nb15_tables
 from experiments.search import first_round
 from experiments.verdicts import results
 
@@ -149,6 +149,15 @@ def test_two_tasks_alone_with_one_pick_have_one_report(small):
             [2, pytest.approx(0.1)] for _ in range(3)
         ]
     assert results(alone, pd.DataFrame(picked + reports[:1])).empty
+
+
+def test_what_trains_for_longer_are_the_picks_of_the_record():
+    configs = nb15_again.configs()
+    names = [c["contender"] for c in configs]
+    assert {*names} == {*nb15_again.CONTENDERS} and names.count("alone, standardised") == 2
+    assert {c["epochs"] for c in configs} == {80}
+    (learned,) = (c for c in configs if c["contender"] == "uncertainty, standardised")
+    assert learned["trials"] == [{"rate": 0.01, "own_rate": 0.03}]
 
 
 # ---- the sweep ---------------------------------------------------------------------------------
