@@ -4,7 +4,7 @@ As `protocol`: the same trainings, picks and reports, and the same lattice witho
 differs, for the price of it:
 
 * a cell has one width and one length, and rounds of four trials: three for everybody, then more,
-  again for everybody in the cell, while the pick of any lies at the edge of what was tried, five at
+  again for everybody in the cell, while the pick of any lies at the edge of what was tried, six at
   most; whose pick still does is named by `at_edge`;
 * reports also keep, for each evaluation, what stopping there would have given on test rows, seed by
   seed, so that contenders may be compared at equal time;
@@ -44,7 +44,7 @@ from mtl_utils.ensemble import Ensemble, train_many
 from mtl_utils.ensemble_optim import many_optimizer
 from mtl_utils.weighting.kinds import BatchesWeighting
 
-LEAST_ROUNDS, MOST_ROUNDS = 3, 8
+LEAST_ROUNDS, MOST_ROUNDS = 3, 6
 Function = Callable[..., Any]
 
 

@@ -114,7 +114,7 @@ def stones_errors(model: nn.Module, x: Tensor, *targets: Tensor) -> Tensor:
 
 def digits(seed: int) -> MultiTaskData:
     """Two overlapping digits at 18 x 18."""
-    return overlapping_digits(1920, 500, 2000, size=18, seed=seed)
+    return overlapping_digits(1200, 500, 2000, size=18, seed=seed)
 
 
 def digits_trunk(width: int) -> nn.Sequential:
@@ -139,7 +139,7 @@ ATTRIBUTES = 14
 
 def glyphs(seed: int) -> MultiTaskData:
     """The first 14 attributes that a character, its ink and its font have, at 16 x 16."""
-    data = glyph_attributes(1440, 500, 1000, size=16, seed=seed)
+    data = glyph_attributes(1200, 500, 1000, size=16, seed=seed)
     splits = {
         s: (getattr(data, s)[0].flatten(1), *getattr(data, s)[1 : ATTRIBUTES + 1])
         for s in ("train", "val", "test")
@@ -184,7 +184,7 @@ WORDS, LENGTH = 1000, 12
 def films(seed: int) -> MultiTaskData:
     """Genres of films from title, director and cast: the eight that 1500 films have."""
     return movie_genres(
-        1920, 600, 2000, text="title+people", least=1500, length=LENGTH, n_words=WORDS, seed=seed
+        1440, 600, 2000, text="title+people", least=1500, length=LENGTH, n_words=WORDS, seed=seed
     )
 
 
@@ -217,19 +217,19 @@ def films_single(data: MultiTaskData, width: int, task: int) -> nn.Module:
 
 
 def small_rooms(seed: int) -> MultiTaskData:
-    """Class, depth in metres and normals of every pixel, at 16 x 16."""
-    return rooms(240, 80, 200, size=16, seed=seed)
+    """Class, depth in metres and normals of every pixel, at 12 x 12."""
+    return rooms(160, 80, 200, size=12, seed=seed)
 
 
 class Encoder(nn.Module):
-    """Three convolutions: at full size, at half, and back at full with what was seen before."""
+    """Convolutions at full size and at half; what both found is mixed pixel by pixel."""
 
     def __init__(self, width: int) -> None:
         super().__init__()
         self.fine = nn.Conv2d(3, width, 3, padding=1)
         self.coarse = nn.Conv2d(width, 2 * width, 3, stride=2, padding=1)
         self.around = nn.Conv2d(2 * width, 2 * width, 3, padding=2, dilation=2)
-        self.mix = nn.Conv2d(3 * width, width, 3, padding=1)
+        self.mix = nn.Conv2d(3 * width, width, 1)
 
     def forward(self, x: Tensor) -> Tensor:
         fine = self.fine(x).relu()
