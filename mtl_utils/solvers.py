@@ -184,7 +184,7 @@ def dual_cone(gramian: ArrayLike, weights: ArrayLike) -> Array:
 
 
 def onto_simplex(vector: ArrayLike) -> Array:
-    """The closest weights of at least 0 that sum to 1.
+    """The closest weights of at least 0 that sum to 1; NaN where there are none.
 
     Args:
         vector: [K].
@@ -194,7 +194,8 @@ def onto_simplex(vector: ArrayLike) -> Array:
     v = np.asarray(vector, dtype=np.float64)
     falling = np.sort(v)[::-1]
     shifts = (falling.cumsum() - 1) / np.arange(1, len(v) + 1)  # if so many weights are above 0
-    return np.maximum(v - shifts[np.flatnonzero(falling > shifts)[-1]], 0.0)
+    above = np.flatnonzero(falling > shifts)
+    return np.maximum(v - shifts[above[-1]], 0.0) if len(above) else np.full_like(v, np.nan)
 
 
 def share_of_progress(gramian: ArrayLike, tau: float) -> Array:

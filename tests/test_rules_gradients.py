@@ -1,6 +1,8 @@
 """The rules that read gradients: against TorchJD, closed forms and their defining properties."""
 
+import copy
 import inspect
+import math
 from unittest import mock
 
 import numpy as np
@@ -717,3 +719,64 @@ def test_features_or_not_is_the_same_step(name):
         weighting.backward(losses, net.shared, features)
         found.append(torch.cat([p.grad.flatten() for p in net.model.parameters()]))
     torch.testing.assert_close(*found, rtol=1e-9, atol=1e-11)
+
+
+@pytest.mark.parametrize("bad", [math.inf, -math.inf, math.nan])
+@pytest.mark.parametrize("name", ["moco", "db_mtl", "excess_mtl", "graddrop"])
+def test_a_gradient_that_is_not_finite_moves_no_state(name, bad):
+    """These rules are refused by what they make of it, after they made it."""
+    generator = torch.Generator().manual_seed(0)
+    options = {"generator": generator} if name == "graddrop" else {}
+    weighting = make_weighting(name, n_tasks=2, **options)
+    trunk = torch.ones(3, requires_grad=True)
+    good = torch.stack([trunk.sum(), (trunk * torch.tensor([1.0, -2.0, 3.0])).sum() + 5])
+    weighting.backward(good, [trunk], retain_graph=True)
+    before = copy.deepcopy(weighting.state_dict())
+    draws, landed = generator.get_state(), trunk.grad.clone()
+    poisoned = trunk.sum() + _Slope.apply(trunk, bad)
+    with pytest.raises(ValueError, match=r"losses: .*not finite.*task 1"):
+        weighting.backward(torch.stack([trunk.sum(), poisoned]), [trunk])
+    after = weighting.state_dict()
+    assert all(torch.equal(after[key], before[key]) for key in before if key in after)
+    assert torch.equal(generator.get_state(), draws) and torch.equal(trunk.grad, landed)
+    weighting.backward(good, [trunk])
+    assert torch.isfinite(trunk.grad).all()
+
+
+class _Slope(torch.autograd.Function):
+    """0, with a gradient that is not finite in one coordinate."""
+
+    @staticmethod
+    def forward(ctx, x, bad):
+        ctx.bad = bad
+        return x.sum() * 0
+
+    @staticmethod
+    def backward(ctx, gradient):
+        slope = torch.zeros(3)
+        slope[1] = ctx.bad
+        return slope, None
+
+
+@pytest.mark.parametrize("method", ["auto", "loop", "batched"])
+@pytest.mark.parametrize("name", ["moco", "db_mtl", "excess_mtl", "graddrop", "mgda"])
+def test_every_gradient_that_lands_has_memory_of_its_own(name, method):
+    """Parameters that are added to each other have one and the same gradient."""
+    weighting = make_weighting(name, n_tasks=2).use(method=method)
+    shared = [torch.randn(4, requires_grad=True) for _ in range(3)]
+    heads = [torch.randn(4, requires_grad=True) for _ in range(4)]
+    x = torch.randn(4)
+    for _ in range(2):
+        z = torch.tanh((shared[0] + shared[1]) * x * shared[2])
+        losses = [
+            ((z + heads[0] + heads[1]) ** 2).sum(),
+            ((2 * z + heads[2] + heads[3]) ** 2).sum(),
+        ]
+        weighting.backward(torch.stack(losses), shared)
+    state = {key: value.clone() for key, value in weighting._buffers.items()}
+    leaves = [*shared, *heads]
+    for k, leaf in enumerate(leaves):
+        leaf.grad.fill_(k)
+    assert all((leaf.grad == k).all() for k, leaf in enumerate(leaves))
+    same = [torch.equal(v, state[key]) or v.isnan().any() for key, v in weighting._buffers.items()]
+    assert all(same)

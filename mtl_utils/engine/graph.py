@@ -157,8 +157,10 @@ def read(
     leads = {node for node in order if isinstance(node, LEAF) and id(node.variable) in wanted}
     shared_leaves = set(leads)
     for node in reversed(order):  # to a shared parameter
-        if any(child in leads for child, _ in children[node]):
-            leads.add(node)
+        for child, _ in children[node]:
+            if child in leads:
+                leads.add(node)
+                break
     each_is_common = not heads or len(starts) == 1
     common = {n for n in leads if each_is_common or reached_by[n] & (reached_by[n] - 1)}
     for k, own in enumerate(graph.roots):

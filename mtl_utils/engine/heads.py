@@ -24,6 +24,7 @@ def at_gates(
     scale: float,
     leaves: Sequence[Tensor],
     retain_graph: bool,
+    together: bool = False,
 ) -> tuple[Partials, list[Tensor | None]]:
     """One pass through all heads: they have nothing in common.
 
@@ -34,23 +35,35 @@ def at_gates(
         leaves: others than shared ones whose gradients are wanted; where the pass has to go through
             the trunk to reach them, it does.
         retain_graph: keep the heads for another pass.
+        together: put what the tasks want at a gate into one tensor, as far as that goes, where
+            `stacked` finds it.
 
     Returns:
         scale dL_k at each gate, and scale sum_k head_weights[k] dL_k in each leaf.
     """
+    n_tasks = len(graph.roots)
     if not leaves:
-        head_weights = [1.0] * len(graph.roots)
-    partials: Partials = defaultdict(lambda: [None] * len(graph.roots))
+        head_weights = [1.0] * n_tasks
+    partials: Partials = defaultdict(lambda: [None] * n_tasks)
+    room: dict[tuple[Any, int], Tensor] = {}
+
+    def weighed(found: Tensor, gate: Gate) -> Tensor:
+        weight = head_weights[gate.task]
+        if not together or found.layout != torch.strided:
+            return found if weight == 1 else found / weight
+        if gate.into not in room:
+            room[gate.into] = found.new_empty(n_tasks, *found.shape)
+        row = room[gate.into][gate.task]
+        if partials[gate.into][gate.task] is not None or row.shape != found.shape:
+            return found / weight  # the row is taken
+        return torch.div(found, weight, out=row)
 
     def record(gates: list[Gate]) -> Callable:
         def hook(gradients: Sequence[Tensor | None], _: Any) -> None:
             for gate in gates:
                 found = gradients[gate.index]
                 if found is not None:
-                    found = found.detach()
-                    weight = head_weights[gate.task]
-                    found = found if weight == 1 else found / weight
-                    _add(partials[gate.into], gate.task, found)
+                    _add(partials[gate.into], gate.task, weighed(found.detach(), gate))
 
         return hook
 
@@ -101,6 +114,19 @@ def hooks_off(leaves: Sequence[Tensor]) -> Iterator[None]:
     finally:
         for hooks, saved in zip(dicts, kept, strict=True):
             hooks.update(saved)
+
+
+def stacked(rows: Sequence[Tensor | None]) -> Tensor | None:
+    """What the tasks want at a gate as one tensor, [K, ...]; None where nobody wants anything."""
+    example = next((row for row in rows if row is not None), None)
+    if example is None:
+        return None
+    whole = example._base
+    if whole is not None and len(whole) == len(rows) and example.shape == whole.shape[1:]:
+        places = [None if row is None or row._base is not whole else row.data_ptr() for row in rows]
+        if places == [row.data_ptr() for row in whole]:
+            return whole
+    return torch.stack([torch.zeros_like(example) if row is None else row for row in rows])
 
 
 def _add(rows: list[Tensor | None], k: int, gradient: Tensor) -> None:

@@ -114,16 +114,38 @@ def _at_stacks(graph: Graph, gate: Gate) -> list[Gate]:
     ]
 
 
-def onto_leaves(leaves: Sequence[Tensor], gradients: Sequence[Tensor | None]) -> None:
-    """Add gradients to `.grad` of leaves, in one backward pass that begins at the leaves.
+def onto_leaves(leaves: Sequence[Tensor], gradients: list[Tensor | None]) -> None:
+    """Add gradients to `.grad` of leaves, in one backward pass that begins in front of them.
 
     Args:
         leaves: tensors that learn, none of them twice.
-        gradients: of the shape of each; None leaves `.grad` as it is.
+        gradients: of the shape of each; None leaves `.grad` as it is. The list is emptied: what
+            nobody else holds becomes `.grad` itself and is not copied.
     """
-    pairs = [(p, g) for p, g in zip(leaves, gradients, strict=True) if g is not None]
+    pairs = [(p, g.to(p.dtype)) for p, g in zip(leaves, gradients, strict=True) if g is not None]
+    gradients.clear()
     if pairs:
-        torch.autograd.backward([p for p, _ in pairs], [g.to(p.dtype) for p, g in pairs])
+        reached, found = map(list, zip(*pairs, strict=True))
+        pairs.clear()
+        with torch.enable_grad():
+            root = _Given.apply(found, *reached)
+        root.backward()
+
+
+class _Given(torch.autograd.Function):
+    """A number whose gradients in some leaves are given. (Handed to `torch.autograd.backward` as
+    those of many roots they would all be copied.)"""
+
+    @staticmethod
+    def forward(ctx: Any, gradients: list[Tensor], *leaves: Tensor) -> Tensor:
+        ctx.gradients = gradients
+        return leaves[0].new_zeros((), dtype=torch.float32)
+
+    @staticmethod
+    def backward(ctx: Any, _: Tensor) -> tuple:  # type: ignore[override]
+        found = (None, *ctx.gradients)
+        ctx.gradients.clear()
+        return found
 
 
 def _times(gradient: Tensor | None, ratio: float) -> Tensor | None:

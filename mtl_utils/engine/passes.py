@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from functools import cached_property
 from typing import Any
 
 from torch import Tensor
@@ -63,7 +64,7 @@ class Passes:
         if self._partials is None:
             with self._without_traces():
                 self._partials, found = heads.at_gates(
-                    self.graph, self.head_weights, self.scale, leaves, keep
+                    self.graph, self.head_weights, self.scale, leaves, keep, self._may_vectorise
                 )
         return self._partials, found
 
@@ -76,7 +77,7 @@ class Passes:
         """
         partials, _ = self.at_gates()
         with self._without_traces():
-            if self._may_vectorise(partials):
+            if self._may_vectorise and (self.method == "batched" or trunk.is_dense(partials)):
                 found = self._at_once(partials, targets, keep)
                 if found is not None:
                     return found
@@ -85,14 +86,19 @@ class Passes:
                 self.words += ", as it cannot be vectorised"
             return trunk.one_by_one(self.graph, partials, targets, keep)
 
-    @property
+    @cached_property
     def _kinds(self) -> frozenset:
         return frozenset(type(node).__name__ for node in self.graph.nodes)
 
-    def _may_vectorise(self, partials: heads.Partials) -> bool:
+    @cached_property
+    def _vectorises(self) -> bool:
+        return self.method == "batched" or trunk.vectorises(self.graph)
+
+    @property
+    def _may_vectorise(self) -> bool:
         if self.method == "loop" or self._watched.by_hooks or self.memo.get(self._kinds) is False:
             return False
-        return self.method == "batched" or trunk.vectorises(self.graph, partials)
+        return self._vectorises
 
     def _at_once(
         self, partials: heads.Partials, targets: Sequence[Any], keep: bool

@@ -148,8 +148,10 @@ class TaskGradients:
             self._land(gradients)
 
     def _land(self, gradients: list[Tensor | None]) -> None:
-        leaves, others = zip(*self._others, strict=True) if self._others else ((), ())
-        landing.onto_leaves([*self.shared, *leaves], [*gradients, *others])
+        leaves = [*self.shared, *(leaf for leaf, _ in self._others)]
+        gradients += [gradient for _, gradient in self._others]
+        self._others = []  # what nobody else holds is not copied
+        landing.onto_leaves(leaves, gradients)
 
     # ---- how it is found -------------------------------------------------------------------------
 

@@ -11,17 +11,15 @@ from torch import Tensor
 from torch.autograd.graph import GradientEdge
 
 from mtl_utils.engine.graph import LEAF, Graph
-from mtl_utils.engine.heads import Partials
+from mtl_utils.engine.heads import Partials, stacked
 from mtl_utils.engine.rows import Block
 
 SLOW_IN_ONE_PASS = {"ConvolutionBackward0", "EmbeddingBagBackward0"}
 LARGE = 40_000  # numbers; measured on CPUs with 2 MiB of cache each, see benchmarks/step_cost.py
 
 
-def vectorises(graph: Graph, partials: Partials) -> bool:
+def vectorises(graph: Graph) -> bool:
     """Whether taking all tasks back at once is likely to be possible, and faster."""
-    if any(g is not None and g.layout != torch.strided for rows in partials.values() for g in rows):
-        return False
     for node in graph.nodes:
         kind = type(node).__name__
         if kind in SLOW_IN_ONE_PASS or "Sparse" in kind:
@@ -29,6 +27,11 @@ def vectorises(graph: Graph, partials: Partials) -> bool:
         if kind == "EmbeddingBackward0" and node._saved_sparse:
             return False
     return _is_small(graph)
+
+
+def is_dense(partials: Partials) -> bool:
+    """Whether what the tasks want at the gates can be put together."""
+    return all(g is None or g.layout == torch.strided for rows in partials.values() for g in rows)
 
 
 def _is_small(graph: Graph) -> bool:
@@ -61,10 +64,10 @@ def at_once(graph: Graph, partials: Partials, targets: Sequence[Any], retain_gra
     """
     edges, rows = [], []
     for into, found in partials.items():
-        example = next((g for g in found if g is not None), None)
-        if example is not None:
+        together = stacked(found)
+        if together is not None:
             edges.append(GradientEdge(*into))
-            rows.append(torch.stack([torch.zeros_like(example) if g is None else g for g in found]))
+            rows.append(together)
     if not edges:
         return [None] * len(targets)
     return list(

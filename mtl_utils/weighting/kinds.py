@@ -11,6 +11,7 @@ GradientWeighting       combines the task gradients of the shared parameters
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Iterator
 from typing import Self
 
@@ -193,7 +194,10 @@ class CoordinateWeighting(GradientWeighting):
     kept = ""
 
     def merge(self, jacobian: Tensor, losses: Tensor) -> tuple[Tensor, Tensor]:
-        """The update of the shared parameters [P] and weights [K], from J [K, P] and losses [K]."""
+        """The update of the shared parameters [P] and weights [K], from J [K, P] and losses [K].
+
+        What is not finite in the Jacobian must not be in the update either. Buffers are replaced
+        by new tensors, not changed in place: then they are put back as they were."""
         raise NotImplementedError
 
     def prepare(self, shared: Iterable[Tensor]) -> Self:
@@ -220,10 +224,15 @@ class CoordinateWeighting(GradientWeighting):
 
     def _backward(self, batch: Batch) -> Tensor:
         found = batch.gradients(self._head_weights(batch.values))
-        jacobian = found.jacobian
-        reason = "the gradient in the shared parameters is not finite (norm shown)"
-        batch.check_finite(torch.linalg.vector_norm(jacobian, dim=1), reason)
+        jacobian, undo = found.jacobian, self._remembered()
         update, weights = self.merge(jacobian, batch.values)
+        # one row is looked at instead of K: what is not finite in any of them is not in the update
+        if not math.isfinite(update.sum()) and not bool(torch.isfinite(update).all()):
+            undo()
+            reason = "the gradient in the shared parameters is not finite (norm shown)"
+            batch.check_finite(torch.linalg.vector_norm(jacobian, dim=1), reason)
+            reason = f"{self.name} found no finite update"
+            batch.check_finite(torch.full_like(batch.values, torch.nan), reason)
         found.fill_with(update)
         batch.plan = found.plan
         return weights
