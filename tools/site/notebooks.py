@@ -13,6 +13,7 @@ from tools.readme import front_matter
 ROOT = Path(__file__).resolve().parents[2]
 LINK = re.compile(r"\]\(((?!https?:)[^)\s]*#[^)\s]+)\)")  # to a heading
 PAIR = re.compile(r"([\[(][-+.e\d]+,) ([-+.e\d]+[\])])")  # such as [-0.12, 0.34]
+STAR = re.compile(r"(?<=\]) (?=\*<)")  # behind an interval: decided
 FOLDED = ("solution", "hide-input")
 
 
@@ -33,13 +34,14 @@ def write(source: Path) -> None:
 def page(notebook: NotebookNode) -> NotebookNode:
     """A notebook for the site: what is folded in JupyterLab is folded here.
 
-    An interval or a place in a table is not broken into two lines.
+    An interval or a place in a table is not broken into two lines, and keeps its star.
     """
     for cell in notebook.cells:
         for output in cell.get("outputs", []):
             table = output.get("data", {}).get("text/html", "")
             if "<table" in table:
-                output.data["text/html"] = re.sub(PAIR, r"\1&nbsp;\2", table)
+                table = re.sub(PAIR, r"\1&nbsp;\2", table)
+                output.data["text/html"] = re.sub(STAR, "&nbsp;", table)
         tags = cell.metadata.get("tags", [])
         folded = cell.metadata.get("jupyter", {}).get("source_hidden", False)
         if cell.cell_type == "code" and (folded or any(tag in tags for tag in FOLDED)):
