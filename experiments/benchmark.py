@@ -152,7 +152,8 @@ def fed(
     """What a rule's members train on: the stacked training rows, losses, and what it observes.
 
     * A rule that observes validation losses gets as many validation rows beside each batch.
-    * A rule that observes performances gets 1 - metric of the batch, held in [0, 1].
+    * A rule that observes performances gets 1 - metric of the batch, held in [0, 1]; chance, 0.5,
+      where a batch of one class has none.
     * A rule on two or three independent batches gets the halves or thirds of each batch, so that
       all contenders see the same number of rows: losses [batches K], see `InParts`.
     """
@@ -169,7 +170,7 @@ def fed(
         return (
             train,
             study.losses,
-            lambda model, *rows: {"kpis": (1 - study.metric(model, *rows)).clamp(0, 1)},
+            lambda model, *rows: {"kpis": _performance(study.metric(model, *rows))},
         )
     batches = getattr(rule, "batches", 1)
     if batches > 1:
@@ -180,6 +181,10 @@ def fed(
 
         return train, in_parts, None
     return train, study.losses, None
+
+
+def _performance(metric: Tensor) -> Tensor:
+    return (1 - metric).clamp(0, 1).nan_to_num(0.5)
 
 
 def _filled_up(rows: Tensor, n: int) -> Tensor:

@@ -39,8 +39,11 @@ ALWAYS = Branch(
     "it each task alone, tuned as well",
     "some trainings",
     "that sharing helps: on two digits, networks that share nothing had less error in all of 16 "
-    "settings",
+    "settings, and on three sets each task alone, tuned, was ahead of all 34 rules; or that a rule "
+    "does better: none was ahead of equal weights on standardised targets",
     (
+        ("14", "diamonds: no rule is ahead of standardised targets"),
+        ("14", "each task alone: ahead of everybody on all three"),
         ("08", "standardised, equal: below all three"),
         ("06", "DWA: 48 comparisons, none decided"),
         ("07", "untied networks: 16 of 16"),
@@ -144,9 +147,11 @@ BRANCHES = (
         "You have measured that gradients conflict, beyond their noise",
         "PCGrad, CAGrad or Nash-MTL beside tuned fixed weights, each at its own rate",
         "a gradient for each task: 7 plain steps for 20 tasks in a ResNet-18",
-        "conflict where many tasks are alike: ours had cosines near 0. A gain on a network has not "
-        "been measured here yet",
+        "conflict where many tasks are alike: ours had cosines near 0. Much of a gain: of 21 rules "
+        "on gradients, all tuned, none was ahead of tuned fixed weights on diamonds and digits, "
+        "three were on films, by less than a hundredth",
         (
+            ("14", "ahead of tuned fixed weights: three, on films"),
             ("12", "corrected: from 0.03 to 0.12 after the start"),
             ("12", "a step: 7.1 times plain, 1.5 on the representation"),
         ),

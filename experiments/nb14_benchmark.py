@@ -224,8 +224,9 @@ def _with(optimiser: str, study: Study) -> Study:
     return replace(study, rates={optimiser: RATES[optimiser]})
 
 
+ADAM = tuple(_with("adam", study) for study in ONE_SET.values())
 STUDIES = (
-    *(_with("adam", study) for study in ONE_SET.values()),
+    *ADAM,
     *(_plain_steps(ONE_SET[name]) for name in ("diamonds", "digits")),
     *(_with("momentum", ONE_SET[name]) for name in ("diamonds", "digits", "glyphs")),
     _plain_steps(ONE_SET["glyphs"]),

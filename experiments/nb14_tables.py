@@ -13,10 +13,21 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
-from experiments.benchmark import at_edge
+from experiments.benchmark import at_edge, train_block
 from experiments.protocol import Study, picks
-from experiments.verdicts import LEVEL, at_level, holm, in_cell, paired, reported
+from experiments.search import Knob, Trial
+from experiments.verdicts import (
+    LEVEL,
+    at_level,
+    entries,
+    holm,
+    in_cell,
+    paired,
+    reported,
+    still_improving,
+)
 from mtl_utils.metrics import delta_m
+from mtl_utils.models import count_parameters
 
 WHERE = ["data", "optimiser"]
 
@@ -92,6 +103,65 @@ def _block_of(runs: pd.DataFrame) -> pd.Series:
     return runs["contender"] + runs["stage"] + runs["trials"].astype(str)
 
 
+def settings(studies: Sequence[Study]) -> pd.DataFrame:
+    """What was compared, a row a data set: number of tasks, training rows, steps of a training,
+    parameters of the shared network."""
+    rows = []
+    for study in studies:
+        for name, draw in study.data.items():
+            data, epochs = draw(study.reporting[0]), study.epochs[0]
+            n = len(data.train[0])
+            row = {"data": name, "tasks": data.n_tasks, "rows": n}
+            row["steps"] = math.ceil(n / study.batch_size) * epochs
+            row["parameters"] = count_parameters(study.model(data, study.widths[0]))
+            rows.append(row)
+    return pd.DataFrame(rows).drop_duplicates("data").reset_index(drop=True)
+
+
+def picked(studies: Sequence[Study], runs: pd.DataFrame) -> pd.DataFrame:
+    """How far the pick of each contender can be trusted; a row a cell and contender.
+
+    Returns:
+        data, optimiser, contender; `outermost`, knobs whose picked value is the smallest or largest
+        that was tried, and beyond which something lies; `untried`, knobs on whose one side no trial
+        stands within a step of the lattice, all else equal; `late` (per cent), how much of the
+        best validation error was found in the last quarter of the training (the mean of each task
+        alone's picks).
+    """
+    rows = []
+    for study, cell, reports in _complete(studies, runs):
+        here = runs[in_cell(runs, cell)]
+        for contender in study.contenders:
+            mine = here[(here["contender"] == contender.name) & (here["stage"] == "pick")]
+            tried = mine.to_dict("records")
+            knobs = study.knobs(contender, *cell[:2])
+            ends = {
+                knob.name
+                for knob in knobs
+                for pick in picks(study, contender, cell, tried)
+                if _is_outermost(knob, pick, tried)
+            }
+            untried = at_edge(study, cell, contender.name, tried)
+            late = np.mean([still_improving(report["curve"]) for report in reports[contender.name]])
+            row = {"data": cell[0], "optimiser": cell[1], "contender": contender.name}
+            row |= {"outermost": ", ".join(sorted(ends)), "untried": ", ".join(untried)}
+            rows.append(row | {"late": 100 * late})
+    return pd.DataFrame(rows)
+
+
+def _is_outermost(knob: Knob, pick: Trial, tried: Sequence[Mapping[str, Any]]) -> bool:
+    places = [knob.place(row["trial"][knob.name]) for row in tried]
+    mine, (low, high) = knob.place(pick[knob.name]), knob.ends
+    return (mine == min(places) and mine > low) or (mine == max(places) and mine < high)
+
+
+def mean_error(errors: pd.DataFrame) -> pd.DataFrame:
+    """What everybody is tuned for and stopped by: the mean error over tasks, in hundredths; a row
+    for each data set, optimiser, contender and seed, column `error`."""
+    keys = [*WHERE, "contender", "seed"]
+    return errors.groupby(keys, sort=False)["error"].mean().mul(100).reset_index()
+
+
 def step_ratios(runs: pd.DataFrame, on: Sequence[str] = ()) -> dict[tuple[str, str], float]:
     """(data set, contender) -> cost of a step in units of a plain step, from the record.
 
@@ -102,6 +172,18 @@ def step_ratios(runs: pd.DataFrame, on: Sequence[str] = ()) -> dict[tuple[str, s
     costs = runs.dropna(subset=["ratio"])
     measured = zip(costs["data"], costs["contender"], costs["ratio"], strict=True)
     return {(name, rule): ratio for data, rule, ratio in measured for name in on or [data]}
+
+
+def once_more(
+    studies: Sequence[Study], runs: pd.DataFrame, data: str, optimiser: str, contender: str
+) -> tuple[np.ndarray, np.ndarray]:
+    """The report of a contender's pick trained again, and as recorded: test errors [seeds, K]."""
+    for study, cell, reports in _complete(studies, runs):
+        if cell[:2] == (data, optimiser):
+            recorded = reports[contender][0]
+            (again,) = train_block(study, *cell, contender, [recorded["trial"]], "report")
+            return np.array(again["test"], float), np.array(recorded["test"], float)
+    raise ValueError(f"data, optimiser: the record of {data} with {optimiser} is not complete")
 
 
 # ---- one number for several tasks ----------------------------------------------------------------
@@ -259,6 +341,15 @@ def against(scores: pd.DataFrame, other: str, value: str, higher: bool = False) 
     open_ones = table.groupby(WHERE)["p_holm"].transform(lambda p: max(1, (p >= LEVEL).sum()))
     table["detectable_holm"] = at_level(table["detectable"], table["seeds"], LEVEL / open_ones)
     return table.drop(columns="seeds")
+
+
+def overview(table: pd.DataFrame) -> pd.DataFrame:
+    """A table of `against` for readers: a row a contender, a column a data set, the best mean on
+    top; a star where a difference is decided after Holm's correction."""
+    decided = table["verdict"] != "not decided"
+    wide = entries(table, table["data"], 100.0, decided)
+    order = table.groupby("contender")["difference"].mean()
+    return wide.loc[order.sort_values().index].fillna("")
 
 
 # ---- at equal time -------------------------------------------------------------------------------

@@ -141,7 +141,7 @@ def record(alone_picks):
             kept = [[1.0, 1.0], [0.5, 0.6], [0.3, 0.4]]
             trial = {"rate": (0.1, 0.2)[place]}
             report = {"contender": name, "stage": "report", "trial": trial, "trials": [trial]}
-            report["run_seconds"] = 180.0
+            report |= {"run_seconds": 180.0, "curve": [1.0, 0.6, 0.5]}
             rows.append({**cell, **report, "test": test, "kept": kept, "at": [0, 5, 10]})
     return pd.DataFrame(rows)
 
@@ -184,6 +184,53 @@ def test_what_is_complete_of_a_record_and_its_hours():
     assert row["at_edge"] == 3  # two trials: the best one is always at an end
     missing = runs[~((runs["contender"] == "slow") & (runs["stage"] == "report"))]
     assert len(tables.complete([STUDY], missing)) == 0
+
+
+def test_how_far_a_pick_can_be_trusted():
+    table = tables.picked([STUDY], record((0, 1))).set_index("contender")
+    assert table.loc["equal", "outermost"] == table.loc["equal", "untried"] == "rate"
+    # evaluations at the start, in the middle, at the end: 0.1 of 0.5 came last
+    assert table.loc["equal", "late"] == pytest.approx(20.0)
+    runs = record((0, 1))
+    equal = runs[(runs["contender"] == "equal") & (runs["stage"] == "pick")].iloc[:1]
+    lower = equal.assign(trial=[{"rate": 0.05}], val=[[[0.9, 0.9]]])
+    wider = tables.picked([STUDY], pd.concat([runs, lower], ignore_index=True))
+    assert (wider.set_index("contender").loc["equal", ["outermost", "untried"]] == "").all()
+
+
+def test_the_end_of_what_is_sensible_is_no_edge():
+    ended = Knob("rate", 0.1, least=0.1, because="nothing below")
+    rows = [{"trial": {"rate": rate}} for rate in (0.1, 0.2)]
+    assert not tables._is_outermost(ended, {"rate": 0.1}, rows)
+    assert tables._is_outermost(ended, {"rate": 0.2}, rows)
+
+
+def test_settings_are_counted():
+    (row,) = tables.settings([STUDY]).to_dict("records")
+    data = lines(0)
+    rows = len(data.train[0])
+    assert (row["data"], row["tasks"], row["rows"]) == ("lines", data.n_tasks, rows)
+    assert row["steps"] == 10 * -(-rows // 6)
+    assert row["parameters"] == sum(p.numel() for p in shared(data, 4).parameters())
+
+
+def test_mean_errors_are_hundredths_and_their_table_has_stars():
+    made = errors({"alone": (0.1, 0.2), "equal": (0.2, 0.4), "a": (0.2, 0.4)}, spread=0.005)
+    mean = tables.mean_error(made)
+    assert mean.groupby("contender")["error"].mean()["equal"] == pytest.approx(30, abs=0.3)
+    shown = tables.overview(tables.against(mean, "equal", "error"))
+    assert list(shown.index) == ["alone", "a"] and list(shown) == ["d"]
+    assert shown.loc["alone", "d"].endswith(" *") and not shown.loc["a", "d"].endswith("*")
+    assert shown.loc["alone", "d"].startswith("-1")
+
+
+def test_a_report_is_trained_again_and_a_set_that_is_not_complete_is_refused():
+    with pytest.raises(ValueError, match="lines with sgd is not complete"):
+        tables.once_more([STUDY], record((0, 1)), "lines", "sgd", "equal")
+    again, recorded = tables.once_more([STUDY], record((0, 1)), "lines", "adam", "equal")
+    assert recorded.tolist() == [[0.1, 0.2], [0.3, 0.4]] and again.shape == recorded.shape
+    fresh, _ = tables.once_more([STUDY], record((0, 1)), "lines", "adam", "equal")
+    assert (again == fresh).all() and np.isfinite(again).all()
 
 
 def test_costs_are_read_from_the_rows_that_have_them():
