@@ -145,7 +145,7 @@ BRANCHES = (
     ),
     Branch(
         "You have measured that gradients conflict, beyond their noise",
-        "PCGrad, CAGrad or Nash-MTL beside tuned fixed weights, each at its own rate",
+        "FairGrad, CAGrad or Nash-MTL beside tuned fixed weights, each at its own rate",
         "a gradient for each task: 7 plain steps for 20 tasks in a ResNet-18",
         "conflict where many tasks are alike: ours had cosines near 0. Much of a gain: of 21 rules "
         "on gradients, all tuned, none was ahead of tuned fixed weights on diamonds and digits, "
