@@ -4,8 +4,8 @@ As `protocol`: the same trainings, picks and reports, and the same lattice witho
 differs, for the price of it:
 
 * a cell has one width and one length, and rounds of four trials: three for everybody, then more,
-  again for everybody in the cell, while the pick of any lies at the edge of what was tried, six at
-  most; whose pick still does is named by `at_edge`;
+  again for everybody in the cell, while the pick of any lies at the edge of what was tried, up to a
+  limit; whose pick still does is named by `at_edge`;
 * reports also keep, for each evaluation, what stopping there would have given on test rows, seed by
   seed, so that contenders may be compared at equal time;
 * rules that a plain batch does not suffice: `fed`.
@@ -44,7 +44,7 @@ from mtl_utils.ensemble import Ensemble, train_many
 from mtl_utils.ensemble_optim import many_optimizer
 from mtl_utils.weighting.kinds import BatchesWeighting
 
-LEAST_ROUNDS, MOST_ROUNDS = 3, 6
+LEAST_ROUNDS, MOST_ROUNDS = 3, 5
 Function = Callable[..., Any]
 
 
@@ -231,7 +231,13 @@ class InParts(nn.Module):
 # ---- the whole study -------------------------------------------------------------------------
 
 
-def run(studies: Sequence[Study], block: Callable[..., Any], record: str, **options: Any) -> None:
+def run(
+    studies: Sequence[Study],
+    block: Callable[..., Any],
+    record: str,
+    most_rounds: int = MOST_ROUNDS,
+    **options: Any,
+) -> None:
     """Tune all contenders of every cell in rounds, then report; a cell after the other, so that a
     record that is not complete has complete cells.
 
@@ -239,19 +245,25 @@ def run(studies: Sequence[Study], block: Callable[..., Any], record: str, **opti
         studies: what is compared; their cells in the order in which they are trained.
         block: the study's function, see `train_block`.
         record: name of the record.
+        most_rounds: of trials, where picks stay at an edge.
         options: of `sweep.run`.
     """
     for study in studies:
         for cell in study.cells():
-            run_cell(study, cell, block, record, **options)
+            run_cell(study, cell, block, record, most_rounds, **options)
 
 
 def run_cell(
-    study: Study, cell: Cell, block: Callable[..., Any], record: str, **options: Any
+    study: Study,
+    cell: Cell,
+    block: Callable[..., Any],
+    record: str,
+    most_rounds: int = MOST_ROUNDS,
+    **options: Any,
 ) -> None:
     """One cell: rounds of trials until all picks are inside of what was tried; reports."""
     rows: dict[str, list[dict[str, Any]]] = {c.name: [] for c in study.contenders}
-    for number in range(MOST_ROUNDS):
+    for number in range(most_rounds):
         if number >= LEAST_ROUNDS and not any(at_edge(study, cell, n, r) for n, r in rows.items()):
             break
         configs = [

@@ -26,7 +26,7 @@ from mtl_utils.datasets import MultiTaskData
 from mtl_utils.weighting import Weighting
 from mtl_utils.weighting.base import cards
 
-RECORD = "14_benchmark"
+RECORD, ROUNDS = "14_benchmark", 6
 
 # ---- rules with options in a form that suits the lattice of trials ---------------------------
 
@@ -256,5 +256,5 @@ def costs(**options: Any) -> None:
 
 if __name__ == "__main__":
     options = sweep.options(__doc__)
-    run(STUDIES, block, record=RECORD, **options)
+    run(STUDIES, block, RECORD, ROUNDS, **options)
     costs(**options)
