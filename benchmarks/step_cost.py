@@ -4,11 +4,12 @@
     python benchmarks/step_cost.py --models mlp --tasks 10
     python benchmarks/step_cost.py --device cuda   # writes a file of its own
 
-Every round runs all contenders one after another (one warm step, then timed ones), plain training
-first; a ratio is the median over the rounds of step / plain step of the same round, so that a busy
-machine disturbs both. One thread. A step is: zero_grad, forward, losses, backward with the rule,
-Adam. "solve" is the time that the rule needs for its coefficients once it has the Gramian, as a
-share of its step. Peak memory is that of a process of its own above that of plain training.
+Every round runs all contenders one after another. Each takes turns with plain training, and a rule
+also with its careful loop: one warm step each, then timed ones, of which the fastest counts. A
+ratio is the median over the rounds, so that a busy machine disturbs both sides of it. One thread. A
+step is: zero_grad, forward, losses, backward with the rule, Adam. "solve" is the time that the rule
+needs for its coefficients once it has the Gramian, as a share of its step. Peak memory is that of a
+process of its own above that of plain training.
 
 "loop" is a careful loop: each loss once back through its own head and the trunk by autograd.grad,
 the Jacobian put together, the rule's own coefficients, the update written. "naive" is what most
@@ -24,6 +25,7 @@ from __future__ import annotations
 
 import argparse
 import copy
+import ctypes
 import multiprocessing
 import sys
 import time
@@ -217,24 +219,49 @@ def contenders(work: Work) -> list[str]:
     return [*found, "torchjd: ConFIG, all at once"]
 
 
-def timed(steps: Steps, contender: str, repeats: int) -> float:
-    """Fastest of a few steps, in seconds, after one to warm up.
+def loop_of(name: str) -> str:
+    """The careful loop with the same rule; an empty string where there can be none."""
+    kind, _, rule = name.partition(": ")
+    return f"loop: {rule}" if kind == "ours" else ""
+
+
+def side_by_side(names: Sequence[str]) -> list[list[str]]:
+    """Who takes turns: plain training and one other, and if this is a rule also its loop."""
+    loops = {loop_of(name) for name in names}
+    others = [name for name in names if name != "plain" and name not in loops]
+    return [["plain", n, *({loop_of(n)} & set(names))] for n in others]
+
+
+def timed(steps: Steps, names: Sequence[str], repeats: int) -> dict[str, float]:
+    """Fastest of a few steps of each, in seconds, after one to warm up; they take turns.
 
     On one thread of a CPU the clock counts this thread's own time, so that whatever else the
     machine does is left out, but for the caches that it uses.
     """
     clock = time.perf_counter if steps.device == "cuda" else time.thread_time
-    steps.run(contender)
-    best = float("inf")
+    best = dict.fromkeys(names, float("inf"))
+    for name in names:
+        steps.run(name)
     for _ in range(repeats):
-        if steps.device == "cuda":
-            torch.cuda.synchronize()
-        start = clock()
-        steps.run(contender)
-        if steps.device == "cuda":
-            torch.cuda.synchronize()
-        best = min(best, clock() - start)
+        for name in names:
+            if steps.device == "cuda":
+                torch.cuda.synchronize()
+            start = clock()
+            steps.run(name)
+            if steps.device == "cuda":
+                torch.cuda.synchronize()
+            best[name] = min(best[name], clock() - start)
     return best
+
+
+def keep_memory() -> None:
+    """Let the allocator of a Linux process keep what it has. Else a step now and then hands tens of
+    MiB back and fetches them again, page by page: up to a tenth of its time, by chance of sizes."""
+    if sys.platform == "linux":
+        library, (trim, mmap) = ctypes.CDLL(None), (-1, -3)  # numbers of malloc.h
+        if hasattr(library, "mallopt"):
+            library.mallopt(trim, 2**31 - 1)
+            library.mallopt(mmap, 2**30)
 
 
 def _resident_peak() -> float:
@@ -309,19 +336,17 @@ def measure(model: str, n_tasks: int, options: argparse.Namespace) -> pd.DataFra
     ratios: dict[str, list[float]] = {name: [] for name in names}
     broken = {}
     for _ in range(rounds):
-        plain = timed(steps, "plain", repeats)
-        for name in names:
-            if name in broken:
+        for group in side_by_side(names):
+            if group[1] in broken:
                 continue
             try:
-                taken = plain if name == "plain" else timed(steps, name, repeats)
+                taken = timed(steps, group, repeats)
             except Exception as error:  # a way that a library does not offer for this model
-                broken[name] = f"{type(error).__name__}: {error}"[:100]
+                broken[group[1]] = f"{type(error).__name__}: {error}"[:100]
                 continue
-            seconds[name].append(taken)
-            # plain training beside it: caches and clocks drift within a round
-            beside = timed(steps, "plain", max(1, repeats // 2))
-            ratios[name].append(taken / beside)
+            for name, best in taken.items():
+                seconds[name].append(best)
+                ratios[name].append(best / taken["plain"])
     rows = []
     for name in names:
         if name in broken:
@@ -329,10 +354,9 @@ def measure(model: str, n_tasks: int, options: argparse.Namespace) -> pd.DataFra
             continue
         middle = median(seconds[name])
         share = solve_time(steps, name) / middle if name != "plain" else float("nan")
-        beside = seconds.get(name.replace("ours: ", "loop: "), []) if "ours" in name else []
-        to_loop = float("nan")
-        if beside:
-            to_loop = median(a / b for a, b in zip(seconds[name], beside, strict=True))
+        to_loop, loop = float("nan"), seconds.get(loop_of(name))
+        if loop:
+            to_loop = median(a / b for a, b in zip(seconds[name], loop, strict=True))
         rows.append((model, n_tasks, name, middle * 1e3, median(ratios[name]), to_loop, share))
     columns = ["model", "tasks", "contender", "ms", "ratio", "to_loop", "solve_share"]
     return pd.DataFrame(rows, columns=columns)
@@ -350,6 +374,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path)
     options = parser.parse_args()
     torch.set_num_threads(1)
+    keep_memory()
     suffix = "" if options.device == "cpu" else f"_{options.device}"
     out = options.out or ROOT / "results" / f"step_cost{suffix}.csv"
     tables = [pd.read_csv(out)] if out.exists() else []

@@ -225,12 +225,12 @@ def _with(optimiser: str, study: Study) -> Study:
 
 
 ADAM = tuple(_with("adam", study) for study in ONE_SET.values())
-STUDIES = (
-    *ADAM,
-    *(_plain_steps(ONE_SET[name]) for name in ("diamonds", "digits")),
-    *(_with("momentum", ONE_SET[name]) for name in ("diamonds", "digits", "glyphs")),
-    _plain_steps(ONE_SET["glyphs"]),
+OTHER_STEPS = tuple(
+    study
+    for name in ("diamonds", "digits", "glyphs")
+    for study in (_plain_steps(ONE_SET[name]), _with("momentum", ONE_SET[name]))
 )
+STUDIES = (*ADAM, *OTHER_STEPS)
 
 
 def block(data, optimiser, width, epochs, contender, trials, stage):

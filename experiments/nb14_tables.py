@@ -343,6 +343,39 @@ def against(scores: pd.DataFrame, other: str, value: str, higher: bool = False) 
     return table.drop(columns="seeds")
 
 
+def between_optimisers(
+    scores: pd.DataFrame, one: str, other: str, value: str, baseline: str = "equal"
+) -> pd.DataFrame:
+    """Whether contenders differ from a baseline more with one optimiser than with another.
+
+    Args:
+        scores: a row for each data set, optimiser, contender and seed.
+        one, other: names of the optimisers.
+        value: column to compare.
+        baseline: what a contender is held against, with the same optimiser and seed.
+
+    Returns:
+        a row for each data set and contender that both have: `difference`, what the contender
+        differs from the baseline with `one` minus the same with `other`, paired by seed, with
+        `low`, `high`, `p`, `p_holm` (over each data set) and `decided`.
+    """
+    keys = ["data", "seed"]
+    gaps = {}
+    for name in (one, other):
+        mine = scores[scores["optimiser"] == name]
+        wide = mine.pivot_table(value, keys, "contender", sort=False, dropna=False)
+        gaps[name] = wide.sub(wide[baseline], axis=0).drop(columns=baseline)
+    change = gaps[one] - gaps[other]
+    rows = []
+    for contender in change.columns:
+        for data, differences in change[contender].dropna().groupby("data", sort=False):
+            row = {"data": data, "contender": contender}
+            rows.append(row | paired(differences.to_numpy()))
+    table = pd.DataFrame(rows)
+    table["p_holm"] = table.groupby("data")["p"].transform(holm)
+    return table.assign(decided=table["p_holm"] < LEVEL)
+
+
 def overview(table: pd.DataFrame) -> pd.DataFrame:
     """A table of `against` for readers: a row a contender, a column a data set, the best mean on
     top; a star where a difference is decided after Holm's correction."""

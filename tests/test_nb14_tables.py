@@ -282,3 +282,22 @@ def test_the_hypervolume_agrees_with_our_own_for_two_and_with_counting_for_many_
     points, thrown = rng.random((8, 5)), rng.random((200_000, 5))
     share = (points[:, None] <= thrown).all(-1).any(0).mean()
     assert moocore.hypervolume(points, ref=1.0) == pytest.approx(share, abs=0.005)
+
+
+def test_what_another_optimiser_changes_is_paired_by_seed():
+    seeds = np.arange(20)
+    noise = np.random.default_rng(0).normal(size=(2, 20))
+    rows = []
+    for optimiser, gain in (("sgd", 0.5), ("adam", 0.2)):
+        for name, lead in (("equal", 0.0), ("upgrad", gain), ("mgda", 0.3)):
+            error = 30 + noise[0] + (optimiser == "sgd") * noise[1] - lead + 0.01 * (-1) ** seeds
+            rows += [
+                {"data": "d", "optimiser": optimiser, "contender": name, "seed": s, "error": e}
+                for s, e in zip(seeds, error, strict=True)
+            ]
+    table = tables.between_optimisers(pd.DataFrame(rows), "sgd", "adam", "error")
+    found = table.set_index("contender")
+    # noise that contender and baseline have in common is gone
+    assert found.loc["upgrad", "difference"] == pytest.approx(-0.3)
+    assert found.loc["mgda", "difference"] == pytest.approx(0.0, abs=1e-12)
+    assert found["decided"].to_dict() == {"upgrad": True, "mgda": False}

@@ -46,6 +46,8 @@ def at_gates(
         head_weights = [1.0] * n_tasks
     partials: Partials = defaultdict(lambda: [None] * n_tasks)
     room: dict[tuple[Any, int], Tensor] = {}
+    below = {id(leaf) for leaf in graph.below}
+    goes_on, ends = any(id(leaf) in below for leaf in leaves), set()
 
     def weighed(found: Tensor, gate: Gate) -> Tensor:
         weight = head_weights[gate.task]
@@ -59,11 +61,18 @@ def at_gates(
         return torch.div(found, weight, out=row)
 
     def record(gates: list[Gate]) -> Callable:
-        def hook(gradients: Sequence[Tensor | None], _: Any) -> None:
+        def hook(gradients: Sequence[Tensor | None], _: Any) -> tuple:
+            sent = list(gradients)
             for gate in gates:
                 found = gradients[gate.index]
-                if found is not None:
-                    _add(partials[gate.into], gate.task, weighed(found.detach(), gate))
+                if found is None:
+                    continue
+                _add(partials[gate.into], gate.task, weighed(found.detach(), gate))
+                if gate.into in ends:  # one is enough for hooks; the sum would be for nothing
+                    sent[gate.index] = None
+                elif not goes_on:
+                    ends.add(gate.into)
+            return tuple(sent)
 
         return hook
 
@@ -86,6 +95,15 @@ def at_gates(
             allow_unused=True,
         )
     return partials, list(found[len(targets) - len(leaves) :])
+
+
+def at_roots(graph: Graph, scale: float) -> Partials:
+    """scale dL_k where the backward pass of each task begins: in front of its head."""
+    partials: Partials = defaultdict(lambda: [None] * len(graph.roots))
+    for k, roots in enumerate(graph.roots):
+        for root in roots:
+            _add(partials[root.edge.node, root.edge.output_nr], k, scale * root.gradient)
+    return partials
 
 
 @contextmanager

@@ -68,6 +68,25 @@ class Passes:
                 )
         return self._partials, found
 
+    @property
+    def are_plain(self) -> bool:
+        """Whether each task is a pass of its own anyway, and nothing else was asked for."""
+        return self._partials is None and not self._may_vectorise
+
+    def from_losses(
+        self, targets: Sequence[Tensor], beside: Sequence[Tensor], keep: bool
+    ) -> list[Block | None]:
+        """For each task one pass through its head and on through the trunk: see `trunk.one_by_one`.
+
+        Args:
+            targets, beside: leaves.
+            keep: the graph for another pass.
+        """
+        self._say_one_by_one()
+        with self._without_traces():
+            partials = heads.at_roots(self.graph, self.scale)
+            return trunk.one_by_one(self.graph, partials, targets, keep, beside)
+
     def through_trunk(self, targets: Sequence[Any], keep: bool) -> list[Block | None]:
         """What the tasks want, taken back from the gates to parameters or edges.
 
@@ -81,10 +100,13 @@ class Passes:
                 found = self._at_once(partials, targets, keep)
                 if found is not None:
                     return found
-            self.words = "trunk once for each task"
-            if self.memo.get(self._kinds) is False:
-                self.words += ", as it cannot be vectorised"
+            self._say_one_by_one()
             return trunk.one_by_one(self.graph, partials, targets, keep)
+
+    def _say_one_by_one(self) -> None:
+        self.words = "trunk once for each task"
+        if self.memo.get(self._kinds) is False:
+            self.words += ", as it cannot be vectorised"
 
     @cached_property
     def _kinds(self) -> frozenset:

@@ -120,7 +120,8 @@ def dense(block: Block | None, parameter: Tensor, n_tasks: int) -> Tensor:
 def combined(block: Block, coefficients: Tensor) -> Tensor:
     """sum_k coefficients[k] times row k, of the shape of one row."""
     if isinstance(block, list):
-        parts = [c * g for c, g in zip(coefficients.tolist(), block, strict=True) if g is not None]
+        each = zip(coefficients.tolist(), block, strict=True)
+        parts = [g if c == 1 else c * g for c, g in each if g is not None]
         total = parts[0]
         for part in parts[1:]:
             total = total + part

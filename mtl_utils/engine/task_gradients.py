@@ -160,13 +160,17 @@ class TaskGradients:
         if self._rows is not None:
             return self._rows
         graph, keep = self.graph, self.retain_graph
-        leaves, below = graph.private, graph.below
-        if not graph.starts_at_gates:
-            leaves, below = [*leaves, *below], []
-        again = bool(graph.below) or not graph.layered  # the trunk is passed again
-        _, found = self.passes.at_gates(leaves, keep or again)
-        self._others += zip(leaves, found, strict=True)
-        blocks = self.passes.through_trunk([*graph.live, *below], keep)
+        if self.passes.are_plain:
+            below = [*graph.private, *graph.below]
+            blocks = self.passes.from_losses(graph.live, below, keep)
+        else:
+            leaves, below = graph.private, graph.below
+            if not graph.starts_at_gates:
+                leaves, below = [*leaves, *below], []
+            again = bool(graph.below) or not graph.layered  # the trunk is passed again
+            _, found = self.passes.at_gates(leaves, keep or again)
+            self._others += zip(leaves, found, strict=True)
+            blocks = self.passes.through_trunk([*graph.live, *below], keep)
         weights = torch.tensor(self.head_weights, dtype=torch.float64)
         totals = Rows(below, blocks[len(graph.live) :], self.n_tasks).combined(weights)
         self._others += zip(below, totals, strict=True)

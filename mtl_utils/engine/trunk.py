@@ -83,69 +83,95 @@ def at_once(graph: Graph, partials: Partials, targets: Sequence[Any], retain_gra
 
 
 def one_by_one(
-    graph: Graph, partials: Partials, targets: Sequence[Any], retain_graph: bool
+    graph: Graph,
+    partials: Partials,
+    targets: Sequence[Any],
+    retain_graph: bool,
+    beside: Sequence[Tensor] = (),
 ) -> list[Block | None]:
     """A pass for each task, through what this task reaches.
 
     Gradients of parameters go side by side into one matrix as soon as they are found, while they
     are near the processor; the blocks are views of it.
+
+    Args:
+        partials: where the passes begin, and what each task wants there.
+        targets: tensors or edges whose gradients are wanted.
+        beside: leaves of which most belong to one task; their blocks come last and are lists.
     """
-    n_tasks = len(graph.roots)
-    rows: list[list[Tensor | None]] = [[None] * n_tasks for _ in targets]
-    matrix = _matrix(targets, n_tasks)
+    n_tasks, wanted = len(graph.roots), [*targets, *beside]
+    rows: list[list[Tensor | None]] = [[None] * n_tasks for _ in wanted]
+    matrix = _Matrix.of(targets, n_tasks)
     for k in range(n_tasks):
         own = [(into, found[k]) for into, found in partials.items() if found[k] is not None]
-        gradients: Sequence[Tensor | None] = [None] * len(targets)
+        gradients: Sequence[Tensor | None] = [None] * len(wanted)
         if own:
             gradients = torch.autograd.grad(
                 [GradientEdge(*into) for into, _ in own],
-                targets,
+                wanted,
                 [gradient for _, gradient in own],
                 retain_graph=retain_graph or k < n_tasks - 1,
                 allow_unused=True,
             )
-        if matrix is not None and any(g is not None and not _fits(g, matrix) for g in gradients):
-            matrix = None
+        first = 0
         if matrix is not None:
-            gradients = _written(gradients, matrix[k], targets)
-        for of_target, gradient in zip(rows, gradients, strict=True):
+            if matrix.takes(k, gradients[: len(targets)]):
+                first = len(targets)
+            else:  # row by row from here on
+                rows[: len(targets)] = matrix.rows()
+                matrix = None
+        for of_target, gradient in zip(rows[first:], gradients[first:], strict=True):
             of_target[k] = gradient
-    if matrix is None:
-        return [_block(rows.pop(0)) for _ in targets]
-    columns = matrix.split([target.numel() for target in targets], 1)
-    return [
-        None if all(g is None for g in of_target) else part.view(n_tasks, *target.shape)
-        for target, part, of_target in zip(targets, columns, rows, strict=True)
-    ]
+    lists = [own if any(g is not None for g in own) else None for own in rows[len(targets) :]]
+    if matrix is not None:
+        return [*matrix.blocks(), *lists]
+    del rows[len(targets) :]
+    return [*(_block(rows.pop(0)) for _ in targets), *lists]
 
 
-def _matrix(targets: Sequence[Any], n_tasks: int) -> Tensor | None:
-    """Room for K gradients of each target, [K, P], where all are parameters of one real type."""
-    first = next(iter(targets), None)  # a process may reach none
-    if first is None or not all(isinstance(t, Tensor) and _fits(t, first) for t in targets):
-        return None
-    return first.new_empty(n_tasks, sum(target.numel() for target in targets))
+class _Matrix:
+    """K gradients of some parameters side by side, [K, P]."""
+
+    def __init__(self, targets: Sequence[Tensor], n_tasks: int) -> None:
+        self.targets, self.sizes = targets, [target.numel() for target in targets]
+        self.matrix = targets[0].new_empty(n_tasks, sum(self.sizes))
+        self.there = [[False] * n_tasks for _ in targets]
+
+    @classmethod
+    def of(cls, targets: Sequence[Any], n_tasks: int) -> _Matrix | None:
+        """None unless all targets are parameters of one real type."""
+        first = next(iter(targets), None)  # a process may reach none
+        if first is None or not all(isinstance(t, Tensor) and _fits(t, first) for t in targets):
+            return None
+        return cls(targets, n_tasks)
+
+    def takes(self, k: int, gradients: Sequence[Tensor | None]) -> bool:
+        """Copy the gradients of task k, if all of them fit."""
+        if not all(g is None or _fits(g, self.matrix) for g in gradients):
+            return False
+        row, pairs = self.matrix[k], zip(gradients, self.sizes, strict=True)
+        torch.cat([row.new_zeros(n) if g is None else g.reshape(-1) for g, n in pairs], out=row)
+        for of_target, gradient in zip(self.there, gradients, strict=True):
+            of_target[k] = gradient is not None
+        return True
+
+    def blocks(self) -> list[Tensor | None]:
+        """[K, *shape] of each parameter, None where there are no gradients."""
+        parts = zip(self.targets, self.matrix.split(self.sizes, 1), self.there, strict=True)
+        return [p.view(-1, *t.shape) if any(there) else None for t, p, there in parts]
+
+    def rows(self) -> list[list[Tensor | None]]:
+        """Of each parameter its K gradients so far."""
+        parts = zip(self.targets, self.matrix.split(self.sizes, 1), self.there, strict=True)
+        return [
+            [g.view(t.shape) if is_there else None for g, is_there in zip(part, there, strict=True)]
+            for t, part, there in parts
+        ]
 
 
 def _fits(tensor: Tensor, other: Tensor) -> bool:
     same = tensor.dtype == other.dtype and tensor.device == other.device
     return same and tensor.layout == torch.strided and not tensor.is_complex()
-
-
-def _written(
-    gradients: Sequence[Tensor | None], row: Tensor, targets: Sequence[Tensor]
-) -> list[Tensor | None]:
-    """Gradients copied into a row, one behind the other, and each as a view of it."""
-    flat = [
-        row.new_zeros(target.numel()) if gradient is None else gradient.reshape(-1)
-        for target, gradient in zip(targets, gradients, strict=True)
-    ]
-    torch.cat(flat, out=row)
-    parts = row.split([len(part) for part in flat])
-    return [
-        None if gradient is None else part.view(target.shape)
-        for target, gradient, part in zip(targets, gradients, parts, strict=True)
-    ]
 
 
 def _block(rows: list[Tensor | None]) -> Block | None:
