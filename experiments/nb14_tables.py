@@ -343,6 +343,36 @@ def against(scores: pd.DataFrame, other: str, value: str, higher: bool = False) 
     return table.drop(columns="seeds")
 
 
+def over_sets(scores: pd.DataFrame, other: str, value: str) -> pd.DataFrame:
+    """Every contender against another on the mean over the data sets, which all count alike.
+
+    It is about these data sets, seeds being drawn anew; about others `mean_ranks` has to be asked.
+
+    Args:
+        scores: a row for each data set, contender and seed, of one optimiser; lower is better.
+        other: name of the other.
+        value: column to compare.
+
+    Returns:
+        as `against`: differences in per cent of what the other has on a data set, mean over the
+        data sets, of contenders that all of them have; Holm over all rows.
+    """
+    long = scores.groupby(["data", "contender"])["seed"].rank("first").rename("place")
+    wide = scores.assign(place=long).pivot(
+        index=["place", "data"], columns="contender", values=value
+    )
+    level = wide[other].groupby("data").mean()
+    shares = 100 * wide.sub(wide[other], axis=0).div(level, level="data", axis=0)
+    by_seed = shares.dropna(axis=1).groupby("place").mean().drop(columns=other)
+    table = pd.DataFrame(
+        [{"contender": name, **paired(by_seed[name].to_numpy())} for name in by_seed]
+    )
+    table["p_holm"] = holm(table["p"])
+    sign = np.where(table["difference"] < 0, "better", "worse")
+    table["verdict"] = np.where(table["p_holm"] < LEVEL, sign, "not decided")
+    return table.sort_values("difference").reset_index(drop=True)
+
+
 def between_optimisers(
     scores: pd.DataFrame, one: str, other: str, value: str, baseline: str = "equal"
 ) -> pd.DataFrame:

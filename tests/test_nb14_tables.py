@@ -301,3 +301,24 @@ def test_what_another_optimiser_changes_is_paired_by_seed():
     assert found.loc["upgrad", "difference"] == pytest.approx(-0.3)
     assert found.loc["mgda", "difference"] == pytest.approx(0.0, abs=1e-12)
     assert found["decided"].to_dict() == {"upgrad": True, "mgda": False}
+
+
+def test_the_mean_over_sets_counts_them_alike():
+    rng = np.random.default_rng(0)
+    rows = []
+    for data, level in (("small", 1.0), ("large", 100.0)):
+        common = rng.normal(0, 0.05 * level, 20)
+        for name, share in (("equal", 0.0), ("upgrad", -0.1), ("mgda", 0.0)):
+            own = rng.normal(0, 0.01 * level, 20) if name == "mgda" else 0
+            error = level + common + share * level * (1 + (data == "large")) + own
+            rows += [
+                {"data": data, "contender": name, "seed": s, "error": e}
+                for s, e in enumerate(error)
+            ]
+    scores = pd.DataFrame(rows)
+    found = tables.over_sets(scores, "equal", "error").set_index("contender")
+    # 10 % of the one and 20 % of the other, but for what the seeds move the level
+    assert found.loc["upgrad", "difference"] == pytest.approx(-15, rel=0.03)
+    assert found["verdict"].to_dict() == {"upgrad": "better", "mgda": "not decided"}
+    missing = scores[(scores["contender"] != "mgda") | (scores["data"] == "small")]
+    assert list(tables.over_sets(missing, "equal", "error")["contender"]) == ["upgrad"]
