@@ -346,7 +346,9 @@ def against(scores: pd.DataFrame, other: str, value: str, higher: bool = False) 
 def over_sets(scores: pd.DataFrame, other: str, value: str) -> pd.DataFrame:
     """Every contender against another on the mean over the data sets, which all count alike.
 
-    It is about these data sets, seeds being drawn anew; about others `mean_ranks` has to be asked.
+    Paired by seed within a data set; seeds of different sets have nothing in common, so that the
+    variances of the sets' means add up (degrees of freedom by Welch and Satterthwaite). It is about
+    these data sets, seeds being drawn anew; about others `mean_ranks` has to be asked.
 
     Args:
         scores: a row for each data set, contender and seed, of one optimiser; lower is better.
@@ -354,23 +356,25 @@ def over_sets(scores: pd.DataFrame, other: str, value: str) -> pd.DataFrame:
         value: column to compare.
 
     Returns:
-        as `against`: differences in per cent of what the other has on a data set, mean over the
-        data sets, of contenders that all of them have; Holm over all rows.
+        a row a contender that all data sets have, the best first: `difference` in per cent of what
+        the other has on a data set, mean over the data sets, with `low`, `high`, `p`, `p_holm`
+        (over all rows) and `verdict`.
     """
-    long = scores.groupby(["data", "contender"])["seed"].rank("first").rename("place")
-    wide = scores.assign(place=long).pivot(
-        index=["place", "data"], columns="contender", values=value
-    )
+    wide = scores.pivot(index=["data", "seed"], columns="contender", values=value)
     level = wide[other].groupby("data").mean()
     shares = 100 * wide.sub(wide[other], axis=0).div(level, level="data", axis=0)
-    by_seed = shares.dropna(axis=1).groupby("place").mean().drop(columns=other)
-    table = pd.DataFrame(
-        [{"contender": name, **paired(by_seed[name].to_numpy())} for name in by_seed]
-    )
+    by_set = shares.dropna(axis=1).drop(columns=other).groupby("data")
+    n_sets, mean = by_set.ngroups, by_set.mean().mean()
+    seeds, variance = by_set.count(), by_set.var() / by_set.count() / by_set.ngroups**2
+    error = variance.sum().pow(0.5)
+    freedom = error**4 / (variance**2 / (seeds - 1)).sum() if n_sets > 1 else seeds.iloc[0] - 1
+    half = stats.t.ppf(1 - LEVEL / 2, freedom) * error
+    p = 2 * stats.t.sf((mean / error).abs(), freedom)
+    table = pd.DataFrame({"difference": mean, "low": mean - half, "high": mean + half, "p": p})
     table["p_holm"] = holm(table["p"])
     sign = np.where(table["difference"] < 0, "better", "worse")
     table["verdict"] = np.where(table["p_holm"] < LEVEL, sign, "not decided")
-    return table.sort_values("difference").reset_index(drop=True)
+    return table.sort_values("difference").rename_axis("contender").reset_index()
 
 
 def between_optimisers(
@@ -418,35 +422,43 @@ def overview(table: pd.DataFrame) -> pd.DataFrame:
 # ---- at equal time -------------------------------------------------------------------------------
 
 
+PLAIN = ("equal", "fixed", "random", "standardised")  # nothing is read: a step is a plain step
+
+
 def at_equal_time(
     studies: Sequence[Study],
     runs: pd.DataFrame,
     ratios: Mapping[tuple[str, str], float],
     share: float = 1.0,
+    between: bool = False,
 ) -> pd.DataFrame:
     """Mean test error of who stops when plain training has done a share of its epochs.
 
     Args:
         studies, runs: as in `results`.
-        ratios: (data set, contender) -> cost of a step in units of a plain step.
+        ratios: (data set, contender) -> cost of a step in units of a plain step, at least 1 and
+            exactly 1 for contenders that read nothing, whatever was measured.
         share: of the epochs of plain training, in (0, 1].
+        between: count parts of epochs too: on a straight line between two evaluations. Else what
+            does not suffice for the next evaluation is lost.
 
     Returns:
-        a row for each data set, optimiser, contender and seed: `epochs`, the last evaluation that
-        the time suffices for, and `error`, mean over tasks, of what early stopping kept there.
+        a row for each data set, optimiser, contender and seed: `epochs` that the time suffices for
+        and `error`, mean over tasks, of what early stopping kept there.
     """
     rows = []
     for study, cell, reports in _complete(studies, runs):
         data, optimiser, _, epochs = cell
         for contender in study.contenders:
-            budget = share * epochs / max(1.0, ratios[data, contender.name])
-            per_pick = reports[contender.name]
-            looks = np.array(per_pick[0]["at"])
-            place = int((looks <= budget + 1e-9).sum()) - 1
+            name, per_pick = contender.name, reports[contender.name]
+            budget = share * epochs / (1.0 if name in PLAIN else max(1.0, ratios[data, name]))
+            looks = np.array(per_pick[0]["at"], dtype=float)
+            if not between:
+                budget = looks[looks <= budget + 1e-9][-1]
             for s, seed in enumerate(study.reporting):
-                value = _kept(per_pick, place, s)
-                where = {"data": data, "optimiser": optimiser, "contender": contender.name}
-                rows.append({**where, "seed": seed, "epochs": int(looks[place]), "error": value})
+                curve = [_kept(per_pick, place, s) for place in range(len(looks))]
+                where = {"data": data, "optimiser": optimiser, "contender": name, "seed": seed}
+                rows.append(where | {"epochs": budget, "error": np.interp(budget, looks, curve)})
     return pd.DataFrame(rows)
 
 

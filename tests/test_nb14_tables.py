@@ -4,6 +4,7 @@ import moocore
 import numpy as np
 import pandas as pd
 import pytest
+from scipy import stats
 
 from experiments import cityscapes
 from experiments import nb14_tables as tables
@@ -169,6 +170,12 @@ def test_at_equal_time_a_slow_rule_has_fewer_epochs():
     assert table.loc[("slow", 1), ["epochs", "error"]].tolist() == [5, 0.6]
     half = tables.at_equal_time([STUDY], record((0, 1)), costs, share=0.5)
     assert half.set_index(["contender", "seed"]).loc[("slow", 0), "epochs"] == 0
+    noisy = {key: 1.3 * cost for key, cost in costs.items()}  # plain is plain all the same
+    again = tables.at_equal_time([STUDY], record((0, 1)), noisy, between=True)
+    again = again.set_index(["contender", "seed"])
+    assert again.loc[("equal", 0), ["epochs", "error"]].tolist() == [10, 0.3]
+    assert again.loc[("slow", 1), "epochs"] == pytest.approx(10 / 2.6)
+    assert again.loc[("slow", 1), "error"] > 0.6
 
 
 def test_what_is_complete_of_a_record_and_its_hours():
@@ -309,7 +316,7 @@ def test_the_mean_over_sets_counts_them_alike():
     for data, level in (("small", 1.0), ("large", 100.0)):
         common = rng.normal(0, 0.05 * level, 20)
         for name, share in (("equal", 0.0), ("upgrad", -0.1), ("mgda", 0.0)):
-            own = rng.normal(0, 0.01 * level, 20) if name == "mgda" else 0
+            own = rng.normal(0, 0.01 * level, 20) * (name != "equal")
             error = level + common + share * level * (1 + (data == "large")) + own
             rows += [
                 {"data": data, "contender": name, "seed": s, "error": e}
@@ -318,7 +325,16 @@ def test_the_mean_over_sets_counts_them_alike():
     scores = pd.DataFrame(rows)
     found = tables.over_sets(scores, "equal", "error").set_index("contender")
     # 10 % of the one and 20 % of the other, but for what the seeds move the level
-    assert found.loc["upgrad", "difference"] == pytest.approx(-15, rel=0.03)
+    assert found.loc["upgrad", "difference"] == pytest.approx(-15, rel=0.04)
     assert found["verdict"].to_dict() == {"upgrad": "better", "mgda": "not decided"}
+    # whatever the order of the seeds of one set, and as scipy does it for two
+    other = scores.assign(seed=scores["seed"].where(scores["data"] == "small", -scores["seed"]))
+    again = tables.over_sets(other, "equal", "error").set_index("contender")
+    assert again.loc["mgda", "p"] == pytest.approx(found.loc["mgda", "p"])
+    wide = scores.pivot(index="seed", columns=["data", "contender"], values="error")
+    small, large = (100 * (wide[d]["mgda"] - wide[d]["equal"]) / wide[d]["equal"].mean()
+                    for d in ("small", "large"))  # fmt: skip
+    welch = stats.ttest_ind(small, -large, equal_var=False).pvalue
+    assert found.loc["mgda", "p"] == pytest.approx(welch)
     missing = scores[(scores["contender"] != "mgda") | (scores["data"] == "small")]
     assert list(tables.over_sets(missing, "equal", "error")["contender"]) == ["upgrad"]
