@@ -28,6 +28,7 @@ from experiments.verdicts import (
 )
 from mtl_utils.metrics import delta_m
 from mtl_utils.models import count_parameters
+from mtl_utils.weighting.base import cards
 
 WHERE = ["data", "optimiser"]
 
@@ -391,7 +392,7 @@ def between_optimisers(
     Returns:
         a row for each data set and contender that both have: `difference`, what the contender
         differs from the baseline with `one` minus the same with `other`, paired by seed, with
-        `low`, `high`, `p`, `p_holm` (over each data set) and `decided`.
+        `low`, `high`, `p`, `p_holm` (over each data set) and `verdict`, "differs" or "not decided".
     """
     keys = ["data", "seed"]
     gaps = {}
@@ -407,7 +408,8 @@ def between_optimisers(
             rows.append(row | paired(differences.to_numpy()))
     table = pd.DataFrame(rows)
     table["p_holm"] = table.groupby("data")["p"].transform(holm)
-    return table.assign(decided=table["p_holm"] < LEVEL)
+    differs = table["p_holm"] < LEVEL
+    return table.assign(verdict=np.where(differs, "differs", "not decided"))
 
 
 def overview(table: pd.DataFrame) -> pd.DataFrame:
@@ -422,7 +424,8 @@ def overview(table: pd.DataFrame) -> pd.DataFrame:
 # ---- at equal time -------------------------------------------------------------------------------
 
 
-PLAIN = ("equal", "fixed", "random", "standardised")  # nothing is read: a step is a plain step
+# who reads nothing: a step is a plain step
+PLAIN = {"standardised", *(card.name for card in cards() if card.reads == "nothing")}
 
 
 def at_equal_time(

@@ -376,6 +376,23 @@ def test_forest_plot_fills_what_is_decided(shown):
         plots.forest_plot(table, better="less", decided="told", **SAID)
 
 
+def test_forest_plot_takes_intervals_as_they_are(shown):
+    table = differences().groupby(["method", "data"], sort=False, as_index=False)["difference"]
+    table = table.mean().assign(low=lambda t: t["difference"] - 3, high=lambda t: t["difference"])
+    plots.forest_plot(table, better="less", ends=("low", "high"), **SAID)
+    fig = shown[0][0]
+    for ax in fig.axes:
+        lines = [line for line in ax.lines[1:] if len(line.get_xdata()) == 2]
+        here = table[table["data"] == ax.get_title(loc="left")]
+        assert {tuple(line.get_xdata()) for line in lines} == set(
+            zip(here["low"], here["high"], strict=True)
+        )
+    with pytest.raises(ValueError, match="low: there is no column 'least'"):
+        plots.forest_plot(table, better="less", ends=("least", "high"), **SAID)
+    with pytest.raises(ValueError, match="ends: expected a row for each method and data set"):
+        plots.forest_plot(pd.concat([table, table]), better="less", ends=("low", "high"), **SAID)
+
+
 def test_forest_plot_keeps_the_order_of_categories(shown):
     table = differences()
     names = sorted(table["method"].unique(), reverse=True)

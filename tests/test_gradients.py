@@ -557,3 +557,25 @@ def test_a_process_whose_losses_reach_no_shared_parameter_has_zero_rows(method):
     mean = mock.Mock(side_effect=lambda rows: rows, size=1)  # of one process
     found = TaskGradients(losses, list(trunk.parameters()), method, reduce=mean)
     assert found.jacobian.shape == (2, 8) and not found.jacobian.any()
+
+
+@pytest.mark.parametrize("method", ["auto", "loop", "batched", "cut"])
+@pytest.mark.parametrize("rule", ["upgrad", "graddrop"])
+def test_a_parameter_without_numbers_among_the_shared_ones(method, rule):
+    torch.manual_seed(0)
+    trunk, empty = nn.Linear(4, 3), torch.zeros(0, 3, requires_grad=True)
+    heads, x = [nn.Linear(3, 1) for _ in range(2)], torch.randn(5, 4)
+
+    def found(shared):
+        z = torch.tanh(trunk(x) + torch.ones(5, 0) @ empty)
+        losses = torch.stack([head(z).square().mean() for head in heads])
+        weighting = make_weighting(rule, n_tasks=2).use(method=method)
+        weighting.backward(losses, shared=shared)
+        gradient, trunk.weight.grad = trunk.weight.grad, None
+        return gradient
+
+    beside = found([empty, *trunk.parameters()])
+    assert empty.grad.shape == (0, 3)
+    torch.manual_seed(0)
+    if rule == "upgrad":  # GradDrop draws
+        torch.testing.assert_close(beside, found(trunk.parameters()))

@@ -307,7 +307,7 @@ def test_what_another_optimiser_changes_is_paired_by_seed():
     # noise that contender and baseline have in common is gone
     assert found.loc["upgrad", "difference"] == pytest.approx(-0.3)
     assert found.loc["mgda", "difference"] == pytest.approx(0.0, abs=1e-12)
-    assert found["decided"].to_dict() == {"upgrad": True, "mgda": False}
+    assert found["verdict"].to_dict() == {"upgrad": "differs", "mgda": "not decided"}
 
 
 def test_the_mean_over_sets_counts_them_alike():

@@ -158,7 +158,8 @@ class _Matrix:
     def blocks(self) -> list[Tensor | None]:
         """[K, *shape] of each parameter, None where there are no gradients."""
         parts = zip(self.targets, self.matrix.split(self.sizes, 1), self.there, strict=True)
-        return [p.view(-1, *t.shape) if any(there) else None for t, p, there in parts]
+        n_tasks = len(self.matrix)
+        return [p.view(n_tasks, *t.shape) if any(there) else None for t, p, there in parts]
 
     def rows(self) -> list[list[Tensor | None]]:
         """Of each parameter its K gradients so far."""

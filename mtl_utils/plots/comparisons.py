@@ -57,7 +57,7 @@ def dots_plot(
             spread = 0.05 * (np.arange(len(values)) % 5 - 2)  # so that equal values stay apart
             seeds: dict[str, Any] = {"color": "0.55", "markersize": 4, "linestyle": "none"}
             ax.plot(values, row - 0.12 + spread, "o", **seeds)
-            _mean_and_interval(ax, values, row + 0.2, PALETTE[0])
+            _mean_and_line(ax, interval(values), row + 0.2, PALETTE[0])
         ax.set_yticks(range(len(names)), [str(name) for name in names])
         ax.set_ylim(len(names) - 0.5, -0.5)
         ax.set(ylabel="", xlabel=f"{value}{_arrow(better)}")
@@ -73,6 +73,7 @@ def forest_plot(
     alt: str,
     better: str,
     decided: str = "",
+    ends: tuple[str, str] | None = None,
     size: tuple[float, float] | None = None,
 ) -> None:
     """Differences to a baseline with their 95 % intervals: a row a method, a panel a data set.
@@ -90,12 +91,18 @@ def forest_plot(
         better: which differences are better, "less" or "more".
         decided: column that says whether a difference is told from 0 after Holm's correction for
             the number of comparisons, the same in all of its rows.
+        ends: columns of the two ends of each interval, for a table that has a row for each method
+            and data set, and intervals that do not follow from seeds.
         size: of the figure, inches.
 
     Raises:
-        ValueError: a column that is not there, more than four data sets, no title or alt.
+        ValueError: a column that is not there, more than four data sets, no title or alt; with
+            `ends`, a method with several rows in a data set.
     """
-    needs(differences, value=value, method=method, data=data, decided=decided or None)
+    columns = dict(zip(("low", "high"), ends or (None, None), strict=True))
+    needs(differences, value=value, method=method, data=data, decided=decided or None, **columns)
+    if ends and differences.duplicated([method, data]).any():
+        raise ValueError("ends: expected a row for each method and data set, got several")
     sets = list(differences[data].unique())
     if len(sets) > 4:
         raise ValueError(f"data: {len(sets)} data sets; a figure shows at most 4 panels")
@@ -108,8 +115,11 @@ def forest_plot(
             for row, rule in enumerate(names):
                 mine = here[here[method] == rule]
                 if len(mine):
-                    told = mine[decided].all() if decided else _leaves_zero_out(mine[value])
-                    _mean_and_interval(ax, mine[value], row, PALETTE[0], hollow=not told)
+                    mean, low, high = (
+                        mine[[value, *ends]].iloc[0] if ends else interval(mine[value])
+                    )
+                    told = mine[decided].all() if decided else not low <= 0 <= high
+                    _mean_and_line(ax, (mean, low, high), row, PALETTE[0], hollow=not told)
             ax.set(title=str(name), xlabel=f"{value}{_arrow(better)}")
             nbins = 5 if len(sets) < 4 else 3  # narrow panels: labels would touch
             ax.xaxis.set_major_locator(MaxNLocator(nbins=nbins, min_n_ticks=3))
@@ -132,16 +142,11 @@ def _best_first(
     return list(order.index)
 
 
-def _leaves_zero_out(values: pd.Series) -> bool:
-    _, low, high = interval(values)
-    return not low <= 0 <= high
-
-
-def _mean_and_interval(
-    ax: Axes, values: pd.Series, row: float, color: str, hollow: bool = False
+def _mean_and_line(
+    ax: Axes, found: tuple[float, float, float], row: float, color: str, hollow: bool = False
 ) -> None:
-    """Mark of a mean, hollow if asked for, and line of its interval."""
-    mean, low, high = interval(values)
+    """Mark of a mean, hollow if asked for, and line of its interval: mean, low, high."""
+    mean, low, high = found
     ax.plot([low, high], [row, row], color=color, linewidth=2, linestyle="-", zorder=3)
     ax.plot(
         mean,
