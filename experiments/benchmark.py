@@ -20,6 +20,7 @@ from dataclasses import replace
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import torch
 from torch import Tensor, nn
 
@@ -39,6 +40,7 @@ from experiments.protocol import (
     picks,
 )
 from experiments.search import Trial, edges
+from experiments.verdicts import in_cell
 from mtl_utils.datasets import MultiTaskData
 from mtl_utils.ensemble import Ensemble, train_many
 from mtl_utils.ensemble_optim import many_optimizer
@@ -279,6 +281,51 @@ def run_cell(
         for trial in picks(study, c, cell, rows[c.name])
     ]
     _run(block, reports, record, options)
+
+
+def widen(
+    study: Study,
+    cell: Cell,
+    block: Callable[..., Any],
+    runs: pd.DataFrame,
+    record: str,
+    most_rounds: int,
+    **options: Any,
+) -> None:
+    """Search on for those alone whose pick lies at the edge of what was tried, and report anew.
+
+    They get more trials than the others then: it is for asking whether that turns a verdict. The
+    rows of the two records together are what all tables take.
+
+    Args:
+        study, cell, block: as in `run_cell`.
+        runs: the record to go on from, which is left as it is.
+        record: name of the record for what is added.
+        most_rounds: further ones, where a pick stays at an edge.
+        options: of `sweep.run`.
+    """
+    here = runs[in_cell(runs, cell)]
+    of = {c.name: here[here["contender"] == c.name] for c in study.contenders}
+    rows = {name: part[part["stage"] == "pick"].to_dict("records") for name, part in of.items()}
+    rows = {name: known for name, known in rows.items() if at_edge(study, cell, name, known)}
+    for _ in range(most_rounds):
+        configs = [
+            _config(cell, c, _propose(study, c, cell, rows[c.name]), "pick")
+            for c in map(study.contender, rows)
+            if at_edge(study, cell, c.name, rows[c.name])
+        ]
+        if not configs:
+            break
+        for row in _run(block, configs, record, options):
+            rows[row["contender"]].append(row)
+    reports = [
+        _config(cell, c, [trial], "report")
+        for c in map(study.contender, rows)
+        for trial in picks(study, c, cell, rows[c.name])
+        if trial not in of[c.name].loc[of[c.name]["stage"] == "report", "trial"].to_list()
+    ]
+    if reports:
+        _run(block, reports, record, options)
 
 
 def at_edge(study: Study, cell: Cell, contender: str, rows: Sequence[dict[str, Any]]) -> list[str]:

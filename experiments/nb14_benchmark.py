@@ -2,8 +2,8 @@
 
 python -m experiments.nb14_benchmark    writes results/14_benchmark.jsonl
 
-Adam on all sets; on three also SGD with momentum, and plain SGD for the rules on gradients and
-what they are compared with, as momentum may hide what they do. A record that is not complete has
+Adam and SGD with momentum on all sets; on two also plain SGD for the rules on gradients and what
+they are compared with, as momentum may hide what they do. A record that is not complete has
 complete sets, in the order of `STUDIES`.
 """
 
@@ -225,10 +225,12 @@ def _with(optimiser: str, study: Study) -> Study:
 
 
 ADAM = tuple(_with("adam", study) for study in ONE_SET.values())
-OTHER_STEPS = tuple(
-    study
-    for name in ("diamonds", "digits", "glyphs")
-    for study in (_plain_steps(ONE_SET[name]), _with("momentum", ONE_SET[name]))
+MOMENTUM = {name: _with("momentum", study) for name, study in ONE_SET.items()}
+OTHER_STEPS = (
+    _plain_steps(ONE_SET["diamonds"]),
+    MOMENTUM["diamonds"],
+    _plain_steps(ONE_SET["digits"]),
+    *(MOMENTUM[name] for name in ("digits", "films", "glyphs", "rooms")),
 )
 STUDIES = (*ADAM, *OTHER_STEPS)
 

@@ -49,7 +49,7 @@ def results(studies: Sequence[Study], runs: pd.DataFrame) -> pd.DataFrame:
         alone has the error of a task from the trial that was picked for it.
     """
     rows: list[dict[str, Any]] = []
-    for study, cell, report in _complete(studies, runs):
+    for study, cell, report in complete_cells(studies, runs):
         for contender in study.contenders:
             for seed_place, seed in enumerate(study.reporting):
                 per_task = [found["test"][seed_place] for found in report[contender.name]]
@@ -63,7 +63,7 @@ def results(studies: Sequence[Study], runs: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=columns)
 
 
-def _complete(studies: Sequence[Study], runs: pd.DataFrame) -> list[tuple[Study, Any, Any]]:
+def complete_cells(studies: Sequence[Study], runs: pd.DataFrame) -> list[tuple[Study, Any, Any]]:
     """Cells of which the record has a report of everybody: study, cell, and by contender the
     report of each pick."""
     found = []
@@ -84,7 +84,7 @@ def complete(studies: Sequence[Study], runs: pd.DataFrame) -> pd.DataFrame:
         how many contenders have a pick at the edge of what was tried.
     """
     rows = []
-    for study, cell, _ in _complete(studies, runs):
+    for study, cell, _ in complete_cells(studies, runs):
         here = runs[in_cell(runs, cell)]
         tried = {
             c.name: here[(here["contender"] == c.name) & (here["stage"] == "pick")]
@@ -130,7 +130,7 @@ def picked(studies: Sequence[Study], runs: pd.DataFrame) -> pd.DataFrame:
         alone's picks).
     """
     rows = []
-    for study, cell, reports in _complete(studies, runs):
+    for study, cell, reports in complete_cells(studies, runs):
         here = runs[in_cell(runs, cell)]
         for contender in study.contenders:
             mine = here[(here["contender"] == contender.name) & (here["stage"] == "pick")]
@@ -179,7 +179,7 @@ def once_more(
     studies: Sequence[Study], runs: pd.DataFrame, data: str, optimiser: str, contender: str
 ) -> tuple[np.ndarray, np.ndarray]:
     """The report of a contender's pick trained again, and as recorded: test errors [seeds, K]."""
-    for study, cell, reports in _complete(studies, runs):
+    for study, cell, reports in complete_cells(studies, runs):
         if cell[:2] == (data, optimiser):
             recorded = reports[contender][0]
             (again,) = train_block(study, *cell, contender, [recorded["trial"]], "report")
@@ -450,7 +450,7 @@ def at_equal_time(
         and `error`, mean over tasks, of what early stopping kept there.
     """
     rows = []
-    for study, cell, reports in _complete(studies, runs):
+    for study, cell, reports in complete_cells(studies, runs):
         data, optimiser, _, epochs = cell
         for contender in study.contenders:
             name, per_pick = contender.name, reports[contender.name]
@@ -494,7 +494,7 @@ def trial_hypervolume(
     import moocore  # any number of tasks; `mtl_utils.metrics.hypervolume` is for two
 
     rows = []
-    for study, cell, _ in _complete(studies, runs):
+    for study, cell, _ in complete_cells(studies, runs):
         here = runs[in_cell(runs, cell)]
         for contender in study.contenders:
             mine = here[(here["contender"] == contender.name) & (here["stage"] == "pick")]
