@@ -60,8 +60,8 @@ BRANCHES = (
         "a search for the rate; then three trainings, or one for each ratio",
         "that weights make up for units, or that learned ones beat each task alone: in rendered "
         "rooms, tuned for 200 steps, the mean error of learned weights on standardised depth was "
-        "not told from that of three networks; with noise in the depth they were behind in it, after "
-        "800 steps, at the same settings, in the two other tasks, and in centimetres far behind",
+        "not told from that of three networks; with noise in the depth they were behind in it, "
+        "after 800 steps, at the same settings, in the two others, and in centimetres far behind",
         (
             ("15", "tuned: learned on standardised depth is not told from alone"),
             ("15", "tuned, raw depth: behind it, in metres equal ones alone"),
@@ -90,9 +90,9 @@ BRANCHES = (
         "few tasks beside it a sweep of fixed weights, the noisy one's / 4 as long as it helps",
         "three trainings; the sweep one for each ratio",
         "that it helps where noise is alike: with one noisy target of three it had 41 to 44 % less "
-        "error than equal weights in four settings of four, fixed weights 10 to 52 % less; on three "
-        "other sets it gained in 3 of 24 and lost in one. That falling losses (DWA) or metrics "
-        "(DTP) find the noise: DWA was behind fixed weights, DTP not told from them",
+        "error than equal weights in four settings of four, fixed weights 10 to 52 % less; on "
+        "three other sets it gained in 3 of 24 and lost in one. That falling losses (DWA) or "
+        "metrics (DTP) find the noise: DWA was behind fixed weights, DTP not told from them",
         (
             ("04", "learned: 41 to 44 % less"),
             ("06", "noisy: fixed weights, 10 to 52 % less"),
