@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import nn
 
-from experiments import benchmark, nb14_benchmark, nb14_sets
+from experiments import benchmark, nb14_again, nb14_benchmark, nb14_sets
 from experiments.benchmark import InParts, at_edge, run_cell, step_time, train_block
 from experiments.nb14_tables import complete_cells
 from experiments.protocol import Contender, Study
@@ -232,3 +232,15 @@ def test_out_of_order_is_one_minus_the_area_under_the_curve():
 def test_a_batch_of_one_class_has_the_performance_of_chance():
     metric = torch.tensor([0.25, float("nan"), 1.5])
     assert benchmark._performance(metric).tolist() == [0.75, 0.5, 0.0]
+
+
+def test_the_longer_trainings_are_the_reports_of_the_record():
+    configs = nb14_again.configs()
+    found = {(c["data"], c["contender"]) for c in configs}
+    assert found == {(d, n) for d in nb14_again.STUDIES for n in nb14_again.CONTENDERS}
+    shorter = nb14_benchmark.ONE_SET["digits"].epochs[0]
+    assert {c["epochs"] for c in configs if c["data"] == "digits"} == {4 * shorter}
+    known = nb14_again.with_picks(pd.DataFrame({"epochs": []}))
+    (fixed,) = (c for c in configs if (c["data"], c["contender"]) == ("rooms", "fixed"))
+    rows = known[(known["data"] == "rooms") & (known["contender"] == "fixed")]
+    assert fixed["trials"][0] in rows["trial"].to_list() and set(rows["epochs"]) == {60}
