@@ -9,9 +9,9 @@ from torch import Tensor
 
 from mtl_utils.engine import graph as graphs
 from mtl_utils.engine import heads, landing
-from mtl_utils.engine.passes import naming_compiled_parts
+from mtl_utils.engine.passes import several_passes
 from mtl_utils.engine.processes import Mean
-from mtl_utils.engine.rows import Block, Rows
+from mtl_utils.engine.rows import Block, Rows, refuse_sparse
 from mtl_utils.engine.task_gradients import last_layer_of
 from mtl_utils.engine.watched import Watched
 
@@ -49,6 +49,7 @@ class Accumulated:
         batches: int = 1,
         calls_each: int = 1,
     ) -> None:
+        refuse_sparse(shared)
         self.shared, self.n_tasks, self.scale, self.reduce = shared, n_tasks, scale, reduce
         self.batches, self.calls_each = batches, calls_each
         self.head_weights: Sequence[float] = [1.0] * n_tasks
@@ -58,6 +59,13 @@ class Accumulated:
         self._sums = torch.zeros(n_tasks, dtype=torch.float64)
         self._rows: list[dict[int, list[Tensor | None]]] = [{} for _ in range(batches)]
         self._leaves: dict[int, Tensor] = {}
+
+    def __setstate__(self, state: dict) -> None:
+        """A copy, or what was loaded: the leaves are others then, and so are their identities."""
+        self.__dict__.update(state)
+        new = {key: id(leaf) for key, leaf in self._leaves.items()}
+        self._leaves = {new[key]: leaf for key, leaf in self._leaves.items()}
+        self._rows = [{new[key]: rows for key, rows in of.items()} for of in self._rows]
 
     def add(self, losses: Tensor, present: Sequence[bool], retain_graph: bool = False) -> None:
         """A micro-batch: K plain passes. Where one fails, it is as if nothing had been added."""
@@ -82,7 +90,7 @@ class Accumulated:
         passes: list[tuple[int, list[tuple[Tensor, Tensor | None]]]] = []
         watched = Watched(graph.every, {})
         last = max((k for k, roots in enumerate(graph.roots) if roots), default=0)
-        with heads.hooks_off(leaves), naming_compiled_parts():
+        with heads.hooks_off(leaves), several_passes():
             for k, roots in enumerate(graph.roots):
                 if not roots:
                     continue

@@ -19,6 +19,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.autograd.function import BackwardCFunction
 from torch.autograd.graph import GradientEdge, get_gradient_edge
 
 LEAF = torch._C._functions.AccumulateGrad  # type: ignore[attr-defined]
@@ -93,7 +94,13 @@ class Graph:
     @property
     def leaves(self) -> list[Tensor]:
         """All leaves that learn."""
-        return [node.variable for node in self.every if isinstance(node, LEAF)]
+        return [node.variable for node in self.every if _learns(node)]
+
+    @property
+    def has_own_functions(self) -> bool:
+        """Whether there are custom functions: Python code, which may write into what it gets, or
+        keep it."""
+        return any(isinstance(node, BackwardCFunction) for node in self.every)
 
     @property
     def has_heads(self) -> bool:
@@ -194,7 +201,12 @@ def leaves_of(losses: Tensor, present: Sequence[bool] | None = None) -> list[Ten
         pairs = [(stack.next_functions, k) for stack in stacks for k in range(len(losses))]
         starts = [inputs[k][0] for inputs, k in pairs if present[k]]
     order = _parents_first(node for node in starts if node is not None)
-    return [node.variable for node in order if isinstance(node, LEAF)]
+    return [node.variable for node in order if _learns(node)]
+
+
+def _learns(node: Any) -> bool:
+    """Whether a node is a leaf that gets a gradient: it may have been frozen since."""
+    return isinstance(node, LEAF) and node.variable.requires_grad
 
 
 def _sort_leaves(
@@ -210,7 +222,7 @@ def _sort_leaves(
     graph.layered = entered.isdisjoint(behind)
     reached = set()
     for node in graph.every:
-        if not isinstance(node, LEAF):
+        if not _learns(node):
             continue
         reached.add(id(node.variable))
         if id(node.variable) not in wanted:
@@ -259,7 +271,7 @@ def _roots_behind(stacks: list, losses: Tensor) -> list[list[Root]]:
     each, and NaN where a zero meets an infinite derivative.
     """
     ones = torch.ones_like(losses)
-    factors: Sequence[Tensor] = [ones]
+    factors: Sequence[Tensor] = [_seen_by_hooks(losses, ones)]
     if stacks != [losses.grad_fn]:  # something elementwise was done to the stack
         edges = [GradientEdge(stack, 0) for stack in stacks]
         factors = torch.autograd.grad([losses], edges, [ones], retain_graph=True)
@@ -270,6 +282,14 @@ def _roots_behind(stacks: list, losses: Tensor) -> list[list[Root]]:
                 shape = tuple(node._input_metadata[number].shape)
                 roots[k].append(Root(GradientEdge(node, number), factor[k].reshape(shape)))
     return roots
+
+
+def _seen_by_hooks(losses: Tensor, gradient: Tensor) -> Tensor:
+    """A gradient of the vector of losses after the hooks of that vector."""
+    for hook in (losses._backward_hooks or {}).values():
+        changed = hook(gradient)
+        gradient = gradient if changed is None else changed
+    return gradient
 
 
 def find_stacks(losses: Tensor) -> list | None:

@@ -25,6 +25,7 @@ def at_gates(
     leaves: Sequence[Tensor],
     retain_graph: bool,
     together: bool = False,
+    copies: bool = False,
 ) -> tuple[Partials, list[Tensor | None]]:
     """One pass through all heads: they have nothing in common.
 
@@ -37,6 +38,7 @@ def at_gates(
         retain_graph: keep the heads for another pass.
         together: put what the tasks want at a gate into one tensor, as far as that goes, where
             `stacked` finds it.
+        copies: keep copies, where somebody may write into what is passed on.
 
     Returns:
         scale dL_k at each gate, and scale sum_k head_weights[k] dL_k in each leaf.
@@ -51,6 +53,8 @@ def at_gates(
 
     def weighed(found: Tensor, gate: Gate) -> Tensor:
         weight = head_weights[gate.task]
+        if copies:
+            return found.clone() if weight == 1 else found / weight
         if not together or found.layout != torch.strided:
             return found if weight == 1 else found / weight
         if gate.into not in room:

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from mtl_utils.engine.graph import NEEDS_STACK, Gate, Graph, find_stacks
-from mtl_utils.engine.heads import hooked
+from mtl_utils.engine.heads import hooked, hooks_off
 
 
 def backward(
@@ -62,7 +62,7 @@ def through_gates(
     """One ordinary backward pass in which each gate scales what its task sends into the trunk.
 
     Shared parameters get sum_k coefficients[k] g_k, all others sum_k factors[k] dL_k. Others below
-    the gates would get the coefficients too; they have a pass of their own.
+    the gates would get the coefficients too; their gradients are found before, and land after.
 
     Args:
         graph: what the losses reach.
@@ -94,13 +94,22 @@ def through_gates(
 
         return hook
 
-    inputs = None
+    inputs, below = None, list[Tensor | None]()
     if graph.below:
-        backward(losses, plain, present, retain_graph=True, inputs=graph.below)
+        own = [(k, root) for k, roots in enumerate(graph.roots) for root in roots]
+        with hooks_off(graph.below):
+            found = torch.autograd.grad(
+                [root.edge for _, root in own],
+                graph.below,
+                [factors[k] * root.gradient for k, root in own],
+                retain_graph=True,
+                allow_unused=True,
+            )
         forget()
-        inputs = [*graph.live, *graph.private]
+        inputs, below = [*graph.live, *graph.private], list(found)
     with hooked(gates, scale):
         backward(losses, start, present, retain_graph, inputs)
+    onto_leaves(graph.below, below)
 
 
 def _at_stacks(graph: Graph, gate: Gate) -> list[Gate]:

@@ -58,6 +58,9 @@ class Formula:
     bias: Tensor | None = None
 
 
+IN_TWO_DIRECTIONS = ("padding", "stride", "dilation")
+
+
 class Plan:
     """How the inner products of each shared parameter are found.
 
@@ -174,19 +177,25 @@ def _role(node: Any, index: int) -> str:
     """What input `index` of a node is to it."""
     kind = type(node).__name__
     if kind == "AddmmBackward0" and node._saved_alpha == node._saved_beta == 1:
-        if node._saved_mat1.layout != torch.strided:
+        if not _is_strided(node._saved_mat1):
             return "other"
         is_bias = index == 0 and _leaf_shape(node, 0) == _out_shape(node)[-1:]
         return "weight" if index == 2 else "bias" if is_bias else "other"
-    if kind == "MmBackward0" and index == 1 and node._saved_self.layout == torch.strided:
+    if kind == "MmBackward0" and index == 1 and _is_strided(node._saved_self):
         return "weight"
     if kind == "EmbeddingBackward0" and not node._saved_scale_grad_by_freq:
         return "embedding"
     if kind == "ConvolutionBackward0":
         plain = node._saved_groups == 1 and not node._saved_transposed
-        if plain and len(node._saved_input.shape) == 4:
+        plain &= {len(getattr(node, f"_saved_{name}")) for name in IN_TWO_DIRECTIONS} == {2}
+        if plain and _is_strided(node._saved_input) and node._saved_input.dim() == 4:
             return {1: "weight", 2: "bias"}.get(index, "other")
     return "other"
+
+
+def _is_strided(saved: Tensor | None) -> bool:
+    """Whether an input was saved (not where its weight is frozen), as a plain tensor."""
+    return saved is not None and saved.layout == torch.strided
 
 
 def _leaf_shape(node: Any, index: int) -> torch.Size | None:

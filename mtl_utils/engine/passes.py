@@ -7,8 +7,8 @@ from contextlib import contextmanager
 from functools import cached_property
 from typing import Any
 
+import torch
 from torch import Tensor
-from torch.autograd.function import BackwardCFunction
 
 from mtl_utils.engine import heads, trunk
 from mtl_utils.engine.graph import Graph
@@ -21,8 +21,18 @@ NEEDS_BUFFERS = (
     "before the model is compiled, and leave it so"
 )
 NEEDS_LOOP = (
-    "losses: a hook or a custom function in the trunk cannot take all tasks at once, as it could "
-    "in an earlier call; from now on each task is a pass of its own, as with method='loop'"
+    "losses: something in the trunk, such as a hook, cannot take all tasks at once, as it could in "
+    "an earlier call; from now on each task is a pass of its own, as with method='loop'"
+)
+NEEDS_PASSES = (
+    "losses: a part of the model can be passed back only once (so does selective checkpointing), "
+    "and rules on gradients pass it once for each task; checkpoint it whole, or take a rule on "
+    "losses"
+)
+NEEDS_GRAD = (
+    "losses: a custom function of the model calls backward() in its own backward pass and so adds "
+    "to .grad in every pass, of which rules on gradients make several; let it return its gradients "
+    "by torch.autograd.grad, or take a rule on losses"
 )
 
 
@@ -49,6 +59,8 @@ class Passes:
         self.words = ""
         self.leaves = [*graph.live, *graph.private, *graph.below]
         self._watched = Watched(graph.every, memo)
+        # Python code of the user's sees the gradients, may write into them, and may keep them
+        self.user_code = self._watched.by_hooks or graph.has_own_functions
         self._partials: heads.Partials | None = None
 
     def at_gates(
@@ -64,7 +76,13 @@ class Passes:
         if self._partials is None:
             with self._without_traces():
                 self._partials, found = heads.at_gates(
-                    self.graph, self.head_weights, self.scale, leaves, keep, self._may_vectorise
+                    self.graph,
+                    self.head_weights,
+                    self.scale,
+                    leaves,
+                    keep,
+                    self._may_vectorise,
+                    self.user_code,
                 )
         return self._partials, found
 
@@ -84,7 +102,7 @@ class Passes:
         """
         self._say_one_by_one()
         with self._without_traces():
-            partials = heads.at_roots(self.graph, self.scale)
+            partials = self._own(heads.at_roots(self.graph, self.scale))
             return trunk.one_by_one(self.graph, partials, targets, keep, beside)
 
     def through_trunk(self, targets: Sequence[Any], keep: bool) -> list[Block | None]:
@@ -94,7 +112,7 @@ class Passes:
             targets: tensors or edges.
             keep: the graph of the trunk for another pass.
         """
-        partials, _ = self.at_gates()
+        partials = self._own(self.at_gates()[0])
         with self._without_traces():
             if self._may_vectorise and (self.method == "batched" or trunk.is_dense(partials)):
                 found = self._at_once(partials, targets, keep)
@@ -102,6 +120,15 @@ class Passes:
                     return found
             self._say_one_by_one()
             return trunk.one_by_one(self.graph, partials, targets, keep)
+
+    def _own(self, partials: heads.Partials) -> heads.Partials:
+        """The same, or a copy where somebody may write into it."""
+        if not self.user_code:
+            return partials
+        return {
+            into: [None if row is None else row.clone() for row in rows]
+            for into, rows in partials.items()
+        }
 
     def _say_one_by_one(self) -> None:
         self.words = "trunk once for each task"
@@ -118,7 +145,7 @@ class Passes:
 
     @property
     def _may_vectorise(self) -> bool:
-        if self.method == "loop" or self._watched.by_hooks or self.memo.get(self._kinds) is False:
+        if self.method == "loop" or self.user_code or self.memo.get(self._kinds) is False:
             return False
         return self._vectorises
 
@@ -127,9 +154,7 @@ class Passes:
     ) -> list[Block | None] | None:
         """All tasks in one pass; None where that is not possible."""
         kinds = self._kinds
-        # a function of the user's may refuse in any call; then the graph is needed once more
-        own = any(isinstance(node, BackwardCFunction) for node in self.graph.nodes)
-        keep = keep or own or not self.memo.get(kinds)
+        keep = keep or not self.memo.get(kinds)
         try:
             found = trunk.at_once(self.graph, partials, targets, keep)
         except Exception as error:
@@ -145,7 +170,7 @@ class Passes:
     def _without_traces(self) -> Iterator[None]:
         """Hooks of leaves and `.grad` of activations are for the gradient that lands."""
         try:
-            with heads.hooks_off(self.leaves), naming_compiled_parts():
+            with heads.hooks_off(self.leaves), several_passes():
                 yield
         finally:
             self.forget()
@@ -156,11 +181,37 @@ class Passes:
 
 
 @contextmanager
-def naming_compiled_parts() -> Iterator[None]:
-    """Within it, a part that was compiled for one pass is refused by name."""
+def several_passes() -> Iterator[None]:
+    """Around passes of which there are several."""
+    with naming_parts_for_one_pass(), refusing_backward_within():
+        yield
+
+
+@contextmanager
+def refusing_backward_within() -> Iterator[None]:
+    """Within it, a custom function that calls backward() in its own backward pass is refused."""
+    plain = torch.autograd.backward
+
+    def refused(*args: Any, **options: Any) -> None:
+        if torch._C._current_graph_task_id() != -1:
+            raise ValueError(NEEDS_GRAD)
+        plain(*args, **options)
+
+    torch.autograd.backward = refused
+    try:
+        yield
+    finally:
+        torch.autograd.backward = plain
+
+
+@contextmanager
+def naming_parts_for_one_pass() -> Iterator[None]:
+    """Within it, a part that was compiled or checkpointed for one pass is refused by name."""
     try:
         yield
     except RuntimeError as error:
         if "donated buffer" in str(error):
             raise ValueError(NEEDS_BUFFERS) from error
+        if "an extra time" in str(error):
+            raise ValueError(NEEDS_PASSES) from error
         raise

@@ -89,6 +89,20 @@ class Rows:
         return Rows(self.parameters, blocks, self.n_tasks)
 
 
+def refuse_sparse(parameters: Sequence[Tensor]) -> None:
+    """Parameters that are sparse themselves (their gradients may be) are refused.
+
+    Raises:
+        ValueError: one is.
+    """
+    for parameter in parameters:
+        if parameter.layout != torch.strided:
+            raise ValueError(
+                f"shared: expected dense parameters, got one of layout {parameter.layout}; keep it "
+                "out of shared, and it gets the gradient of its own losses"
+            )
+
+
 def real(block: Block) -> Tensor:
     """Rows of real numbers whose inner products are those of the K gradients, [K, numbers].
 
@@ -179,8 +193,10 @@ def _packed(gradients: list[Tensor | None]) -> Tensor:
 def _each_row(block: Tensor, hooks: Sequence[Callable]) -> Tensor:
     """K gradients after the hooks of their parameter."""
     rows = []
-    for gradient in block:
+    for gradient in block.clone():  # a hook may write into what it gets
         for hook in hooks:
+            if getattr(hook, "__module__", "") == "torch.autograd.graph":
+                continue  # of several parameters: it counts what lands
             changed = hook(gradient)
             gradient = gradient if changed is None else changed
         rows.append(gradient)

@@ -10,9 +10,9 @@ from torch import Tensor
 
 from mtl_utils.engine import graph as graphs
 from mtl_utils.engine import heads, landing, layers
-from mtl_utils.engine.passes import Passes, naming_compiled_parts
+from mtl_utils.engine.passes import Passes, naming_parts_for_one_pass
 from mtl_utils.engine.processes import Mean
-from mtl_utils.engine.rows import Rows, real
+from mtl_utils.engine.rows import Rows, real, refuse_sparse
 
 
 class TaskGradients:
@@ -49,6 +49,7 @@ class TaskGradients:
         reduce: Mean | None = None,
         memo: dict | None = None,
     ) -> None:
+        refuse_sparse(shared)
         self.losses, self.shared, self.retain_graph = losses, shared, retain_graph
         self.n_tasks, self.present, self.scale, self.reduce = len(losses), present, scale, reduce
         self.head_weights = [1.0] * self.n_tasks if head_weights is None else list(head_weights)
@@ -63,7 +64,7 @@ class TaskGradients:
         self.reached = [id(p) in live for p in shared]
         memo = {} if memo is None else memo
         self.passes = Passes(self.graph, self.head_weights, scale, method, memo)
-        self._has_formulas = reduce is None and not whole
+        self._has_formulas = reduce is None and not whole and not self.passes.user_code
         self._words: list[str] = []
         self._rows: Rows | None = None  # of the shared parameters, scaled
         self._others: list[tuple[Tensor, Tensor | None]] = []
@@ -99,7 +100,7 @@ class TaskGradients:
             self._words.append("Gramian of the last shared layer")
             return self._gramian_of(last_layer_of(self.shared))
         if self._rows is None and self._has_formulas:
-            plan = layers.plan(self.graph, self.graph.live)
+            plan = self._planned(self.graph.live)
             if plan.saved > plan.update:
                 self._words.append(plan.words)
                 return self._by_formula(plan)
@@ -133,7 +134,7 @@ class TaskGradients:
             return
         scaled = [self.scale * c for c in coefficients.tolist()]
         weights = [self.scale * w for w in self.head_weights]
-        with naming_compiled_parts():
+        with naming_parts_for_one_pass():
             landing.through_gates(
                 self.graph, scaled, weights, self.present, self.retain_graph, self.passes.forget
             )
@@ -186,12 +187,16 @@ class TaskGradients:
         if not live and self.reduce is None:
             raise ValueError("shared: no loss reaches the last shared layer")
         if self._has_formulas:
-            return self._by_formula(layers.plan(self.graph, live))
+            return self._by_formula(self._planned(live))
         blocks = self.passes.through_trunk(live, keep=True)
         by_id = dict(zip(map(id, live), blocks, strict=True))
         rows = Rows(parameters, [by_id.get(id(p)) for p in parameters], self.n_tasks)
         rows = rows if self.reduce is None else rows.changed(self.reduce)
         return rows.gramian() / self.scale**2
+
+    def _planned(self, parameters: list[Tensor]) -> layers.Plan:
+        with naming_parts_for_one_pass():  # it looks at what the forward pass saved
+            return layers.plan(self.graph, parameters)
 
     def _by_formula(self, plan: layers.Plan) -> Tensor:
         found = self.passes.through_trunk([*plan.edges, *plan.remaining], keep=True)

@@ -46,6 +46,8 @@ def _is_small(graph: Graph) -> bool:
     nodes = [node for node in graph.nodes if not isinstance(node, LEAF) and node._input_metadata]
     if not nodes:
         return True
+    if any(node._input_metadata[0].is_nested_tensor for node in nodes):
+        return False
     activations = sum(math.prod(node._input_metadata[0].shape) for node in nodes)
     weights = sum(parameter.numel() for parameter in graph.live)
     saved = 1 - 1 / len(graph.roots)

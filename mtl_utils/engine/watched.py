@@ -13,8 +13,8 @@ class Watched:
     """Such activations of a graph: the `.grad` of the first kind is for the gradient that lands.
 
     Autograd adds to it in every pass. It leads from a tensor to its node but not back: so they are
-    looked for among the objects that Python made last, and among all where fewer are found than
-    before. A hook whose tensor Python no longer has is not found.
+    looked for among the objects that Python made last, and among all where its collector has moved
+    objects on since the last call. A hook whose tensor Python no longer has is not found.
 
     Args:
         nodes: of the graph.
@@ -27,11 +27,12 @@ class Watched:
 
     def __init__(self, nodes: Iterable[Any], memo: dict) -> None:
         own = set(nodes)
-        found = _watched_among(gc.get_objects(0) + gc.get_objects(1), own)
-        before = memo.get("watched", 0)
-        if len(found) < before:
-            found = _watched_among(gc.get_objects(), own)
-        memo["watched"] = len(found)
+        moved = [generation["collections"] for generation in gc.get_stats()[1:]]
+        among = gc.get_objects(0) + gc.get_objects(1)
+        if memo.get("collections") != moved:  # what is of this graph may be older by now
+            among += gc.get_objects(2)
+        memo["collections"] = moved
+        found = _watched_among(among, own)
         kinds = {type(node).__name__ for node in own}
         self.by_hooks = "BackwardHookFunctionBackward" in kinds  # those of modules
         self.by_hooks |= any(tensor._backward_hooks for tensor in found)
@@ -44,6 +45,17 @@ class Watched:
 
 
 def _watched_among(objects: list, nodes: set) -> list[Tensor]:
-    tensors = [thing for thing in objects if type(thing) is Tensor]
+    kinds = _kinds_of(Tensor)
+    tensors = [thing for thing in objects if type(thing) in kinds]
     found = [tensor for tensor in tensors if tensor.retains_grad or tensor._backward_hooks]
     return [tensor for tensor in found if tensor.grad_fn in nodes]
+
+
+def _kinds_of(kind: Any) -> set[Any]:
+    """A class and all that inherit from it."""
+    found, todo = {kind}, [kind]
+    while todo:
+        new = set(type.__subclasses__(todo.pop())) - found
+        found |= new
+        todo += new
+    return found

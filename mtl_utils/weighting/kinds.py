@@ -203,8 +203,10 @@ class CoordinateWeighting(GradientWeighting):
     def prepare(self, shared: Iterable[Tensor]) -> Self:
         parameters = gradients.check_shared(shared)
         if self.kept:
-            size = sum(parameter.numel() for parameter in parameters)
-            self._buffers[self.kept] = at_least_single(parameters[0].new_zeros(self.n_tasks, size))
+            size = sum(p.numel() * (2 if p.is_complex() else 1) for p in parameters)
+            self._buffers[self.kept] = at_least_single(
+                parameters[0].detach().real.new_zeros(self.n_tasks, size)
+            )
         return self
 
     def _make_room(self, saved: dict[str, Tensor]) -> None:
@@ -219,12 +221,22 @@ class CoordinateWeighting(GradientWeighting):
         assert own is not None
         return own.to(jacobian) if own.shape[1] else torch.zeros_like(jacobian)
 
+    def _refuse_other_size(self, n: int) -> None:
+        """What was kept is of as many numbers as the shared parameters have, n."""
+        own = self._buffers.get(self.kept)
+        if own is not None and own.shape[1] not in (0, n):
+            raise ValueError(
+                f"shared: {self.name} keeps K gradients of {own.shape[1]} numbers, got {n} numbers "
+                "that learn; where some are frozen or unfrozen on the way, make the weighting anew"
+            )
+
     def _head_weights(self, losses: Tensor) -> Tensor | None:
         return None
 
     def _backward(self, batch: Batch) -> Tensor:
         found = batch.gradients(self._head_weights(batch.values))
         jacobian, undo = found.jacobian, self._remembered()
+        self._refuse_other_size(jacobian.shape[1])
         update, weights = self.merge(jacobian, batch.values)
         # one row is looked at instead of K: what is not finite in any of them is not in the update
         if not math.isfinite(update.sum()) and not bool(torch.isfinite(update).all()):
