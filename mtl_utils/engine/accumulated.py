@@ -30,6 +30,7 @@ class Accumulated:
         reduce: the mean over several processes.
         batches: B.
         calls_each: how many micro-batches make a batch, where B is above 1.
+        memo: as of `TaskGradients`.
 
     Attributes:
         calls: how many micro-batches came.
@@ -48,10 +49,12 @@ class Accumulated:
         reduce: Mean | None = None,
         batches: int = 1,
         calls_each: int = 1,
+        memo: dict | None = None,
     ) -> None:
         refuse_sparse(shared)
         self.shared, self.n_tasks, self.scale, self.reduce = shared, n_tasks, scale, reduce
         self.batches, self.calls_each = batches, calls_each
+        self._memo = {} if memo is None else memo
         self.head_weights: Sequence[float] = [1.0] * n_tasks
         self.calls = 0
         self.counts = torch.zeros(batches, n_tasks, dtype=torch.float64)
@@ -88,7 +91,7 @@ class Accumulated:
         graph = graphs.read(losses, None, present)
         leaves = graph.leaves
         passes: list[tuple[int, list[tuple[Tensor, Tensor | None]]]] = []
-        watched = Watched(graph.every, {})
+        watched = Watched(graph.every, self._memo)
         last = max((k for k, roots in enumerate(graph.roots) if roots), default=0)
         with heads.hooks_off(leaves), several_passes():
             for k, roots in enumerate(graph.roots):

@@ -14,7 +14,8 @@ class Watched:
 
     Autograd adds to it in every pass. It leads from a tensor to its node but not back: so they are
     looked for among the objects that Python made last, and among all where its collector has moved
-    objects on since the last call. A hook whose tensor Python no longer has is not found.
+    objects on since the last call, or fewer are found than then. A hook whose tensor Python no
+    longer has is not found.
 
     Args:
         nodes: of the graph.
@@ -28,11 +29,10 @@ class Watched:
     def __init__(self, nodes: Iterable[Any], memo: dict) -> None:
         own = set(nodes)
         moved = [generation["collections"] for generation in gc.get_stats()[1:]]
-        among = gc.get_objects(0) + gc.get_objects(1)
-        if memo.get("collections") != moved:  # what is of this graph may be older by now
-            among += gc.get_objects(2)
-        memo["collections"] = moved
-        found = _watched_among(among, own)
+        found = _watched_among(gc.get_objects(0) + gc.get_objects(1), own)
+        if memo.get("collections") != moved or len(found) < memo["watched"]:
+            found = _watched_among(gc.get_objects(), own)
+        memo |= {"collections": moved, "watched": len(found)}
         kinds = {type(node).__name__ for node in own}
         self.by_hooks = "BackwardHookFunctionBackward" in kinds  # those of modules
         self.by_hooks |= any(tensor._backward_hooks for tensor in found)

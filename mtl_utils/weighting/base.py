@@ -276,7 +276,7 @@ class Weighting(Stateful):
             if self._held is None:
                 each = self.accumulate // self.batches
                 self._held = Accumulated(
-                    shared, self.n_tasks, scale or 1.0, self._mean, self.batches, each
+                    shared, self.n_tasks, scale or 1.0, self._mean, self.batches, each, self._memo
                 )
             self._held.add(losses, here.tolist(), retain_graph)
             if self._held.calls < self.accumulate:
