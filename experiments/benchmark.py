@@ -328,6 +328,25 @@ def widen(
         _run(block, reports, record, options)
 
 
+def for_longer(runs: pd.DataFrame, times: int) -> list[dict[str, Any]]:
+    """The reports of a record as configurations for several times the epochs; nothing is picked
+    anew."""
+    names = ["data", "optimiser", "width", "contender", "stage"]
+    return [
+        {name: row[name] for name in names}
+        | {"epochs": times * row["epochs"], "trials": [row["trial"]]}
+        for row in runs[runs["stage"] == "report"].to_dict("records")
+    ]
+
+
+def with_picks(longer: pd.DataFrame, runs: pd.DataFrame, times: int) -> pd.DataFrame:
+    """The record of `for_longer` beside the trials of the first one, by which a contender finds its
+    reports."""
+    picking = runs[runs["stage"] == "pick"]
+    picking = picking.assign(epochs=times * picking["epochs"])
+    return pd.concat([picking, longer], ignore_index=True)
+
+
 def at_edge(study: Study, cell: Cell, contender: str, rows: Sequence[dict[str, Any]]) -> list[str]:
     """Knobs of a contender whose pick lies at the edge of what was tried."""
     how = study.contender(contender)

@@ -14,7 +14,8 @@ from typing import Any
 
 import pandas as pd
 
-from experiments.benchmark import train_block
+from experiments import benchmark
+from experiments.benchmark import for_longer, train_block
 from experiments.nb14_benchmark import ADAM
 from experiments.nb14_benchmark import RECORD as SHORT
 from mtl_utils import records, sweep
@@ -38,26 +39,20 @@ def block(data, optimiser, width, epochs, contender, trials, stage):
     return train_block(STUDIES[data], data, optimiser, width, epochs, contender, trials, stage)
 
 
-def _of_these(runs: pd.DataFrame, stage: str) -> pd.DataFrame:
+def _shorter() -> pd.DataFrame:
+    runs = records.read(SHORT)
     wanted = runs["data"].isin(list(STUDIES)) & runs["contender"].isin(CONTENDERS)
-    return runs[wanted & (runs["optimiser"] == "adam") & (runs["stage"] == stage)]
+    return runs[wanted & (runs["optimiser"] == "adam")]
 
 
 def configs() -> list[dict[str, Any]]:
     """The reports of the benchmark, for more epochs."""
-    names = ["data", "optimiser", "width", "contender", "stage"]
-    return [
-        {name: row[name] for name in names}
-        | {"epochs": STUDIES[row["data"]].epochs[0], "trials": [row["trial"]]}
-        for row in _of_these(records.read(SHORT), "report").to_dict("records")
-    ]
+    return for_longer(_shorter(), TIMES)
 
 
 def with_picks(runs: pd.DataFrame) -> pd.DataFrame:
-    """The record beside the trials of the benchmark, by which a contender finds its reports."""
-    picking = _of_these(records.read(SHORT), "pick")
-    longer = picking.assign(epochs=TIMES * picking["epochs"])
-    return pd.concat([longer, runs], ignore_index=True)
+    """The record beside the trials of the benchmark: see `benchmark.with_picks`."""
+    return benchmark.with_picks(runs, _shorter(), TIMES)
 
 
 if __name__ == "__main__":

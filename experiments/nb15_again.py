@@ -13,11 +13,11 @@ from typing import Any
 
 import pandas as pd
 
-from experiments import nb15_rooms
-from experiments.benchmark import train_block
+from experiments import benchmark, nb15_rooms
+from experiments.benchmark import for_longer, train_block
 from mtl_utils import records, sweep
 
-RECORD, EPOCHS = "15_again", 80
+RECORD, TIMES = "15_again", 4
 CONTENDERS = (
     "standardised",
     "fixed, standardised",
@@ -28,7 +28,7 @@ STUDY = replace(
     nb15_rooms.STUDY,
     data={"metres": nb15_rooms.draw},
     contenders=tuple(c for c in nb15_rooms.STUDY.contenders if c.name in CONTENDERS),
-    epochs=(EPOCHS,),
+    epochs=(TIMES * nb15_rooms.STUDY.epochs[0],),
 )
 
 
@@ -37,23 +37,19 @@ def block(data, optimiser, width, epochs, contender, trials, stage):
     return train_block(STUDY, data, optimiser, width, epochs, contender, trials, stage)
 
 
+def _shorter() -> pd.DataFrame:
+    runs = records.read(nb15_rooms.RECORD)
+    return runs[(runs["data"] == "metres") & runs["contender"].isin(CONTENDERS)]
+
+
 def configs() -> list[dict[str, Any]]:
     """The reports of `15_rooms` in metres, for more epochs."""
-    runs = records.read(nb15_rooms.RECORD)
-    runs = runs[(runs["stage"] == "report") & (runs["data"] == "metres")]
-    runs = runs[runs["contender"].isin(CONTENDERS)]
-    names = ["data", "optimiser", "width", "contender", "stage"]
-    return [
-        {name: row[name] for name in names} | {"epochs": EPOCHS, "trials": [row["trial"]]}
-        for row in runs.to_dict("records")
-    ]
+    return for_longer(_shorter(), TIMES)
 
 
 def with_picks(runs: pd.DataFrame) -> pd.DataFrame:
-    """The record beside the trials of `15_rooms`, by which tasks alone find their reports."""
-    picking = records.read(nb15_rooms.RECORD).query("stage == 'pick' and data == 'metres'")
-    picking = picking[picking["contender"].isin(CONTENDERS)].assign(epochs=EPOCHS)
-    return pd.concat([picking, runs], ignore_index=True)
+    """The record beside the trials of `15_rooms`: see `benchmark.with_picks`."""
+    return benchmark.with_picks(runs, _shorter(), TIMES)
 
 
 if __name__ == "__main__":

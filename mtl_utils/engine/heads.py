@@ -87,18 +87,26 @@ def at_gates(
     inner = [gate for gate in graph.gates if gate.node is not None]
     targets: list[Any] = [GradientEdge(*into) for into in dict.fromkeys(g.into for g in inner)]
     targets += leaves
-    own = [(k, root) for k, roots in enumerate(graph.roots) for root in roots]
     if not targets:
         return partials, []
     with hooked(inner, record):
-        found = torch.autograd.grad(
-            [root.edge for _, root in own],
-            targets,
-            [scale * head_weights[k] * root.gradient for k, root in own],
-            retain_graph=retain_graph,
-            allow_unused=True,
-        )
-    return partials, list(found[len(targets) - len(leaves) :])
+        found = of_sum(graph, [scale * w for w in head_weights], targets, retain_graph)
+    return partials, found[len(targets) - len(leaves) :]
+
+
+def of_sum(
+    graph: Graph, weights: Sequence[float], targets: Sequence[Any], retain_graph: bool
+) -> list[Tensor | None]:
+    """Gradients of sum_k weights[k] L_k in tensors or edges, in one pass."""
+    own = [(k, root) for k, roots in enumerate(graph.roots) for root in roots]
+    found = torch.autograd.grad(
+        [root.edge for _, root in own],
+        targets,
+        [weights[k] * root.gradient for k, root in own],
+        retain_graph=retain_graph,
+        allow_unused=True,
+    )
+    return list(found)
 
 
 def at_roots(graph: Graph, scale: float) -> Partials:

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from mtl_utils.engine.graph import NEEDS_STACK, Gate, Graph, find_stacks
-from mtl_utils.engine.heads import hooked, hooks_off
+from mtl_utils.engine.heads import hooked, hooks_off, of_sum
 
 
 def backward(
@@ -96,17 +96,10 @@ def through_gates(
 
     inputs, below = None, list[Tensor | None]()
     if graph.below:
-        own = [(k, root) for k, roots in enumerate(graph.roots) for root in roots]
         with hooks_off(graph.below):
-            found = torch.autograd.grad(
-                [root.edge for _, root in own],
-                graph.below,
-                [factors[k] * root.gradient for k, root in own],
-                retain_graph=True,
-                allow_unused=True,
-            )
+            below = of_sum(graph, factors, graph.below, retain_graph=True)
         forget()
-        inputs, below = [*graph.live, *graph.private], list(found)
+        inputs = [*graph.live, *graph.private]
     with hooked(gates, scale):
         backward(losses, start, present, retain_graph, inputs)
     onto_leaves(graph.below, below)

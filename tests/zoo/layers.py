@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
@@ -284,3 +286,56 @@ def forward_under_vmap() -> Situation:
         return errors(head(z.mean(0) * z[k]) for k, head in enumerate(heads))
 
     return Situation([w, *heads], [w], forward)
+
+
+# ---- a part of a layer learns --------------------------------------------------------------------
+
+
+def biases_of(trunk: nn.Module, x: Tensor, also: Iterable[Tensor] = (), **options) -> Situation:
+    """All weights are frozen but those of `also`."""
+    keep = {id(p) for p in also}
+    for name, parameter in trunk.named_parameters():
+        parameter.requires_grad_(name.endswith("bias") or id(parameter) in keep)
+    return hard(trunk, x, 6, **options)
+
+
+@situation
+def biases_alone() -> Situation:
+    return biases_of(mlp(4, 6, 6, last=True).double(), numbers(5, 4))
+
+
+@situation
+def biases_and_one_wide_weight() -> Situation:
+    trunk = mlp(4, 300, 6, last=True).double()
+    return biases_of(trunk, numbers(5, 4), [trunk[2].weight])
+
+
+@situation
+def the_bias_of_a_convolution_alone() -> Situation:
+    trunk = nn.Conv2d(1, 6, 2).double()
+    return biases_of(trunk, numbers(2, 1, 5, 4), read=lambda z: z.flatten(2).mean(2))
+
+
+@situation
+def convolutions_with_one_number_for_both_directions() -> Situation:
+    v, w = nn.Parameter(numbers(5, 1, 2, 2)), nn.Parameter(numbers(6, 5, 2, 2) / 4)
+    heads, x = linears(6), numbers(2, 1, 5, 4)
+
+    def forward() -> list[Tensor]:
+        h = torch.tanh(functional.conv2d(x, v, padding=(1,)))
+        z = functional.conv2d(h, w, stride=(2,)).flatten(2).mean(2)
+        return errors(head(z) for head in heads)
+
+    return Situation([v, w, *heads], [v, w], forward)
+
+
+@situation
+def rows_of_different_length() -> Situation:
+    trunk, heads, x = mlp(4, 6, last=True).double(), linears(6), numbers(5, 4)
+
+    def forward() -> list[Tensor]:
+        rows = torch.nested.nested_tensor([x[:2], x[2:]], layout=torch.jagged)
+        z = torch.nested.to_padded_tensor(trunk(rows), 0.0)
+        return errors(head(z) for head in heads)
+
+    return Situation([trunk, *heads], trunk.parameters(), forward)

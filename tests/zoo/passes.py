@@ -85,6 +85,18 @@ class Rounded(Function):
         return gradient.clone()
 
 
+class Overwriting(Function):
+    """A gradient reversal that writes into what it gets."""
+
+    @staticmethod
+    def forward(ctx, x):
+        return x.view_as(x)
+
+    @staticmethod
+    def backward(ctx, gradient):
+        return gradient.neg_().mul_(0.5)
+
+
 def between(change: Callable[[Tensor], Tensor]) -> Situation:
     """Something that happens in the middle of a trunk."""
     layers, heads, x = doubles(nn.Linear(4, 6), nn.Linear(6, 6)), linears(6), numbers(5, 4)
@@ -126,6 +138,24 @@ def function_that_reverses_and_keeps_a_variable() -> Situation:
 @situation
 def function_that_rounds() -> Situation:
     return between(lambda h: Rounded.apply(h)[0])
+
+
+@situation
+def function_that_overwrites_its_gradient() -> Situation:
+    return between(Overwriting.apply)
+
+
+@situation
+def function_that_overwrites_the_gradient_of_the_representation() -> Situation:
+    return after(Overwriting.apply)
+
+
+@situation
+def function_that_overwrites_before_a_checkpoint_with_dropout() -> Situation:
+    drop = nn.Dropout(0.3)
+    return after(
+        lambda z: Overwriting.apply(checkpoint(lambda x: drop(x.sin()), z, use_reentrant=False))
+    )
 
 
 @situation
@@ -174,6 +204,24 @@ def hook_that_scales_an_activation() -> Situation:
 @situation
 def hook_that_scales_the_representation() -> Situation:
     return after(with_hook(lambda gradient: 0.1 * gradient))
+
+
+@situation
+def hook_that_overwrites_the_gradient_of_an_activation() -> Situation:
+    return between(with_hook(lambda gradient: gradient.mul_(0.1)))
+
+
+@situation
+def hook_that_overwrites_the_gradient_of_the_representation() -> Situation:
+    return after(with_hook(lambda gradient: gradient.mul_(0.1)))
+
+
+@situation
+def hooks_that_overwrite_the_gradients_of_parameters() -> Situation:
+    found = between(torch.sin)
+    for parameter in found.parameters:
+        parameter.register_hook(lambda gradient: gradient.mul_(0.1))
+    return found
 
 
 @situation

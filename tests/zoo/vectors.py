@@ -42,6 +42,18 @@ def two_stacks_added() -> Situation:
 
 
 @situation
+def hook_on_the_stack() -> Situation:
+    factors = torch.tensor([1.0, 3.0, 0.5]).double()
+
+    def join(losses: list[Tensor]) -> Tensor:
+        vector = torch.stack(losses)
+        vector.register_hook(lambda gradient: gradient * factors)
+        return vector
+
+    return joined(join)
+
+
+@situation
 def joined_in_float32() -> Situation:
     found = joined(lambda losses: torch.stack(losses).float() * 2)
     found.tolerance = 1e-5
