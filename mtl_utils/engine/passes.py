@@ -134,6 +134,8 @@ class Passes:
         self.words = "trunk once for each task"
         if self.memo.get(self._kinds) is False:
             self.words += ", as it cannot be vectorised"
+        elif self.user_code and self._vectorises:
+            self.words += ", as hooks or custom functions see each gradient"
 
     @cached_property
     def _kinds(self) -> frozenset:
